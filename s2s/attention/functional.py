@@ -1,0 +1,76 @@
+"""The mathematics of attention as pure functions. Shapes as in `s2s.types`; a mask is bool, True = may attend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Elements of the (B, T, S, A) tensor of additive attention that are held at once: 64 MB in float32.
+_CHUNK = 1 << 24
+
+
+def masked_softmax(energies: Tensor, mask: Tensor) -> Tensor:
+    """Softmax over the last axis among the positions that `mask` allows.
+
+    energies: (B, T, S); mask: broadcastable to it, bool. Computed in float32. A row without any allowed position gives
+    zeros and zero gradients, never NaN: its energies are replaced before the softmax, its weights zeroed after.
+    """
+    scores = energies.float().masked_fill(~mask, float("-inf"))
+    alive = mask.any(-1, keepdim=True)
+    scores = scores.masked_fill(~alive, 0.0)
+    return torch.softmax(scores, -1).masked_fill(~mask, 0.0).to(energies.dtype)
+
+
+def additive_energies_plain(query: Tensor, keys: Tensor, vector: Tensor) -> Tensor:
+    """e_ij = v . tanh(q_i + k_j) with the whole (B, T, S, A) tensor in memory: the reference for `additive_energies`.
+
+    query: (B, T, A); keys: (B, S, A); vector: (A,). Returns (B, T, S). Bahdanau et al. 2014, arXiv 1409.0473, A.1.2.
+    """
+    return torch.tanh(query.unsqueeze(2) + keys.unsqueeze(1)) @ vector
+
+
+class _AdditiveEnergies(torch.autograd.Function):
+    """The same with bounded memory: the tanh tensor is kept if it is small, else recomputed a chunk of T at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, keys: Tensor, vector: Tensor) -> Tensor:
+        (batch, steps, size), length = query.shape, keys.size(1)
+        chunk = max(1, _CHUNK // max(1, batch * length * size))
+        if chunk >= steps:
+            activation = (query.unsqueeze(2) + keys.unsqueeze(1)).tanh_()
+            ctx.save_for_backward(query, keys, vector, activation)
+            return activation @ vector
+        ctx.save_for_backward(query, keys, vector)
+        parts = [torch.tanh(part.unsqueeze(2) + keys.unsqueeze(1)) @ vector for part in query.split(chunk, 1)]
+        return torch.cat(parts, 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query, keys, vector, *kept = ctx.saved_tensors
+        (batch, _, size), length = query.shape, keys.size(1)
+        chunk = query.size(1) if kept else max(1, _CHUNK // max(1, batch * length * size))
+        d_query, d_keys, d_vector = torch.empty_like(query), None, torch.zeros_like(vector)
+        for start in range(0, query.size(1), max(1, chunk)):
+            part = slice(start, start + chunk)
+            d_energy = gradient[:, part].contiguous()
+            activation = kept[0] if kept else (query[:, part].unsqueeze(2) + keys.unsqueeze(1)).tanh_()
+            d_vector += activation.reshape(-1, size).t() @ d_energy.reshape(-1)
+            slope = torch.addcmul(vector.expand_as(activation), activation * activation, vector, value=-1.0)
+            inner = slope.mul_(d_energy.unsqueeze(-1))
+            d_query[:, part] = inner.sum(2)
+            over_steps = inner.squeeze(1) if inner.size(1) == 1 else inner.sum(1)
+            d_keys = over_steps if d_keys is None else d_keys.add_(over_steps)
+        return d_query, torch.zeros_like(keys) if d_keys is None else d_keys, d_vector
+
+
+def additive_energies(query: Tensor, keys: Tensor, vector: Tensor) -> Tensor:
+    """e_ij = v . tanh(q_i + k_j) in bounded memory. Shapes and source as in `additive_energies_plain`."""
+    vector = vector.to(query.dtype)
+    return _AdditiveEnergies.apply(query, keys.to(query.dtype), vector)  # type: ignore[no-any-return]
+
+
+def weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
+    """Context c_i = sum_j a_ij v_j. weights: (B, T, S); values: (B, S, V). Returns (B, T, V)."""
+    return torch.bmm(weights, values)

@@ -1,0 +1,351 @@
+"""What a run is made of: frozen dataclasses are the schema of the plain knobs, builder signatures that of the parts.
+
+`from_dict` reads what Hydra composed, `from_plain` what a bundle holds; both list every problem at once. `problems`
+lists the combinations that cannot work. Nothing here imports Hydra, so it works in a notebook.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from s2s.errors import ConfigError
+from s2s.registry import BuilderNode, Reader, builder, check_plain, group_defaults, group_names
+from s2s.search.options import SearchConfig
+
+__all__ = [
+    "BuilderNode",
+    "Config",
+    "ModelConfig",
+    "OptimConfig",
+    "SearchConfig",
+    "TaskConfig",
+    "TrainerConfig",
+    "builder",
+    "from_dict",
+    "from_plain",
+    "group_defaults",
+    "group_names",
+    "problems",
+    "to_plain",
+]
+
+# Keys that have another name since an earlier version: old key path to new. Old configs and bundles are read by it.
+RENAMED: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """What is done with the corpus and how it is scored."""
+
+    name: Literal["translation"] = "translation"
+    metrics: list[Literal["bleu", "chrf", "ter"]] = field(default_factory=lambda: ["bleu", "chrf"])
+    lowercase: bool = False  # scores ignore case (sacrebleu -lc)
+    tokenize: Literal["13a", "intl", "zh", "ja-mecab", "ko-mecab", "flores200", "char", "none"] = "13a"  # of BLEU
+    eval_splits: list[str] = field(default_factory=lambda: ["test", "test_raw"])  # scored at the end where they exist
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What encoder and decoder share."""
+
+    embedding: int = 192  # width of the embeddings
+    dropout: float = 0.2  # on embeddings and before the output layer
+    tie: Literal["none", "target", "all"] = "target"  # output layer = target embedding; all: = source embedding too
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """The optimiser, its learning rate over time, and the loss."""
+
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    lr: float = 2e-3  # peak
+    betas: tuple[float, float] = (0.9, 0.98)  # not used by sgd
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    schedule: Literal["cosine", "linear", "inverse_sqrt", "constant", "noam"] = "cosine"
+    warmup: int = 100  # steps of linear rise to the peak
+    final: float = 0.0  # of cosine and linear: the last learning rate as a share of the peak
+    clip: float | None = 1.0  # largest norm of the gradient; null = off
+    label_smoothing: float = 0.1
+    rdrop: float = 0.0  # weight of R-Drop (arXiv 2106.14448); 0 = off
+    ema: float = 0.0  # decay of the moving average of the weights; 0 = off
+    average: int = 0  # how many of the last checkpoints are averaged at the end; 0 = off
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How long training runs, in which batches, and what is written. The first limit that is reached ends it."""
+
+    steps: int | None = None  # updates
+    epochs: float | None = None  # passes over the training split
+    minutes: float | None = None  # of wall time
+    batch_tokens: int = 1200  # target tokens a batch, padding not counted
+    accumulate: int = 1  # batches an update
+    pad_multiple: int = 1  # lengths are padded to a multiple of this
+    max_source: int = 100  # tokens; longer pairs are left out of training and counted
+    max_target: int = 100
+    validate_every: int | None = None  # steps; with neither this nor the next, once an epoch
+    validate_minutes: float | None = None
+    valid_sentences: int = 500  # dev sentences that are decoded for the metrics
+    metric: Literal["loss", "bleu", "chrf", "ter"] = "bleu"  # on dev: what the best model is chosen by
+    patience: int | None = None  # validations without a better metric before training stops; null = never
+    log_every: int = 20  # steps
+    save_every: int | None = None  # steps; null = at every validation
+    keep: int = 2  # newest checkpoints that are kept
+    precision: Literal["auto", "float32", "bf16"] = "auto"  # auto: bf16 on a GPU that has it, else float32
+    max_bad_steps: int = 10  # steps in a row with a loss that is not finite before training stops
+    subword_sample: float = 0.0  # share of the training texts that are segmented at random (arXiv 1804.10959)
+    tensorboard: bool = False
+    samples: int = 10  # translations that are kept for the report
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that a run needs to be run again."""
+
+    name: str
+    corpus: BuilderNode
+    text: BuilderNode
+    encoder: BuilderNode
+    decoder: BuilderNode
+    attention: BuilderNode
+    seed: int = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = None  # null = one a core
+    output: str = "runs"  # folder of the run folders, relative to where the user stands
+    task: TaskConfig = field(default_factory=TaskConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+
+
+def from_dict(
+    data: Mapping[str, Any],
+    *,
+    plugins: Sequence[str] = (),
+    where: Callable[[str], str | None] = lambda path: None,
+) -> Config:
+    """A config from composed plain values, builder nodes by `_target_` or `name`.
+
+    plugins: modules whose builders are allowed too. where: says where the value of a key path was given, for messages.
+    Raises ConfigError listing every unknown key, missing value and wrong type.
+    """
+    return _read(data, Reader(plugins), where)
+
+
+def from_plain(data: Mapping[str, Any], *, plugins: Sequence[str] = ()) -> Config:
+    """The config that `to_plain` gave. Nothing named in it is imported: names are looked up among known builders.
+
+    A plug-in's builder is read only if its module is among `plugins`. Keys with an old name are renamed. Raises
+    ConfigError listing every problem.
+    """
+    check_plain(data)
+    renamed, _ = migrate(data)
+    return _read(renamed, Reader(plugins, plain=True), lambda path: None)
+
+
+def _read(data: Mapping[str, Any], reader: Reader, where: Callable[[str], str | None]) -> Config:
+    config = reader.fields(data, Config)
+    reader.raise_problems(where)
+    assert isinstance(config, Config)
+    return config
+
+
+def to_plain(config: Config) -> dict[str, Any]:
+    """Plain values (dict, list, text, numbers, null); builder nodes as {"name": ..., options}. Names no code."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, BuilderNode):
+            return {"name": value.name, **{key: plain(option) for key, option in value.options.items()}}
+        if dataclasses.is_dataclass(value):
+            return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        if isinstance(value, Mapping):
+            return {str(key): plain(entry) for key, entry in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(entry) for entry in value]
+        return value
+
+    return dict(plain(config))
+
+
+def migrate(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The same data under today's keys, and a line for each key that was renamed (`RENAMED`).
+
+    Raises ConfigError if an old key and its new one are both given.
+    """
+    result: dict[str, Any] = copy.deepcopy(dict(data))
+    notes = []
+    for old, new in RENAMED.items():
+        value, found = _take(result, old)
+        if not found:
+            continue
+        *sections, leaf = new.split(".")
+        place = result
+        for section in sections:
+            place = place.setdefault(section, {})
+        if leaf in place:
+            raise ConfigError(f"`{old}` is now `{new}`, and both are given", hint=f"Remove `{old}`.")
+        place[leaf] = value
+        notes.append(f"`{old}` is now `{new}`")
+    return result, notes
+
+
+def _take(data: dict[str, Any], path: str) -> tuple[Any, bool]:
+    section, _, leaf = path.rpartition(".")
+    place: Any = data
+    for key in section.split(".") if section else []:
+        place = place.get(key) if isinstance(place, dict) else None
+    if not isinstance(place, dict) or leaf not in place:
+        return None, False
+    value = place.pop(leaf)
+    if section and not place and "." not in section:
+        del data[section]
+    return value, True
+
+
+# Key path -> lowest and highest value that makes sense; the highest is refused where the mark is "<".
+_RANGES: tuple[tuple[str, float, str, float], ...] = (
+    ("seed", 0, "<=", 2**63 - 1),
+    ("threads", 1, "<=", 4096),
+    ("model.embedding", 1, "<=", 1 << 16),
+    ("model.dropout", 0, "<", 1),
+    ("encoder.layers", 1, "<=", 64),
+    ("encoder.width", 1, "<=", 1 << 16),
+    ("encoder.dropout", 0, "<", 1),
+    ("decoder.layers", 1, "<=", 64),
+    ("decoder.width", 1, "<=", 1 << 16),
+    ("decoder.dropout", 0, "<", 1),
+    ("attention.dropout", 0, "<", 1),
+    ("optim.lr", 0, "<=", 1000),
+    ("optim.eps", 0, "<=", 1),
+    ("optim.weight_decay", 0, "<=", 100),
+    ("optim.warmup", 0, "<=", 1e9),
+    ("optim.final", 0, "<=", 1),
+    ("optim.label_smoothing", 0, "<", 1),
+    ("optim.rdrop", 0, "<=", 1000),
+    ("optim.ema", 0, "<", 1),
+    ("optim.average", 0, "<=", 1000),
+    ("trainer.steps", 1, "<=", 1e12),
+    ("trainer.batch_tokens", 1, "<=", 1e9),
+    ("trainer.accumulate", 1, "<=", 1e6),
+    ("trainer.pad_multiple", 1, "<=", 1024),
+    ("trainer.max_source", 1, "<=", 1e6),
+    ("trainer.max_target", 1, "<=", 1e6),
+    ("trainer.validate_every", 1, "<=", 1e12),
+    ("trainer.valid_sentences", 0, "<=", 1e9),
+    ("trainer.patience", 1, "<=", 1e9),
+    ("trainer.log_every", 1, "<=", 1e9),
+    ("trainer.save_every", 1, "<=", 1e12),
+    ("trainer.keep", 1, "<=", 1000),
+    ("trainer.max_bad_steps", 1, "<=", 1e6),
+    ("trainer.subword_sample", 0, "<=", 1),
+    ("trainer.samples", 0, "<=", 1000),
+)
+_POSITIVE = ("trainer.epochs", "trainer.minutes", "trainer.validate_minutes", "optim.clip")
+
+
+def _get(config: Config, path: str) -> Any:
+    """The value at a key path; None where the chosen builder has no such option."""
+    section, _, leaf = path.rpartition(".")
+    node = getattr(config, section) if section else config
+    return node.options.get(leaf) if isinstance(node, BuilderNode) else getattr(node, leaf)
+
+
+def problems(config: Config) -> list[str]:
+    """Every value out of range and every combination that cannot work, a line each; empty if all is well."""
+    found: list[str] = []
+    for check in _CHECKS:
+        found += check(config)
+    return found
+
+
+def _check_ranges(config: Config) -> Iterator[str]:
+    for path, low, mark, high in _RANGES:
+        value = _get(config, path)
+        if value is not None and not (low <= value and (value < high or (mark == "<=" and value == high))):
+            yield f"`{path}` is out of range: expected {low} <= value {mark} {high:g}, found {value}"
+    for path in _POSITIVE:
+        value = _get(config, path)
+        if value is not None and value <= 0:
+            yield f"`{path}` is out of range: expected more than 0, found {value}"
+    if not all(0 <= beta < 1 for beta in config.optim.betas):
+        yield f"`optim.betas` is out of range: expected 0 <= value < 1, found {list(config.optim.betas)}"
+    parts = config.name.split("/")
+    if not config.name.isprintable() or "\\" in config.name or any(part in ("", ".", "..") for part in parts):
+        yield f"`name` must be a relative path without `..`, found {config.name!r}: run folders are named by it"
+
+
+def _check_training(config: Config) -> Iterator[str]:
+    trainer, optim = config.trainer, config.optim
+    if trainer.steps is None and trainer.epochs is None and trainer.minutes is None:
+        yield "no limit: give `trainer.steps`, `trainer.epochs` or `trainer.minutes`"
+    if trainer.steps is not None and optim.warmup > trainer.steps:
+        yield f"`optim.warmup` ({optim.warmup} steps) is longer than `trainer.steps` ({trainer.steps})"
+    if optim.schedule == "noam" and optim.warmup == 0:
+        yield "`optim.schedule=noam` needs `optim.warmup` of at least 1 step"
+    if optim.ema > 0 and optim.average > 0:
+        yield "`optim.ema` and `optim.average` exclude each other: set one of them to 0"
+    if optim.rdrop > 0 and not any(
+        _get(config, path) for path in ("model.dropout", "encoder.dropout", "decoder.dropout", "attention.dropout")
+    ):
+        yield "`optim.rdrop` compares two passes with dropout, and no dropout is above 0"
+    if trainer.validate_every is not None and trainer.validate_minutes is not None:
+        yield "`trainer.validate_every` and `trainer.validate_minutes` exclude each other: set one of them to null"
+    if trainer.batch_tokens <= trainer.max_target:
+        yield (
+            f"`trainer.batch_tokens` ({trainer.batch_tokens}) cannot hold one target of `trainer.max_target` "
+            f"({trainer.max_target}) tokens and its end"
+        )
+    if trainer.metric != "loss" and trainer.metric not in config.task.metrics:
+        yield f"`trainer.metric={trainer.metric}` is not among `task.metrics` ({', '.join(config.task.metrics)})"
+    if trainer.metric != "loss" and trainer.valid_sentences == 0:
+        yield f"`trainer.metric={trainer.metric}` needs `trainer.valid_sentences` of at least 1"
+    if config.device == "cpu" and trainer.precision == "bf16":
+        yield "`trainer.precision=bf16` needs a GPU, and `device=cpu`"
+
+
+def _check_text(config: Config) -> Iterator[str]:
+    if config.trainer.subword_sample > 0 and config.text.name in ("words", "characters"):
+        yield f"`trainer.subword_sample` needs subwords: text={config.text.name} has one segmentation only"
+    if config.model.tie == "all" and not config.text.options.get("joint", False):
+        yield "`model.tie=all` needs one vocabulary for both sides: `text.joint=true`"
+    if len(set(config.task.metrics)) < len(config.task.metrics):
+        yield f"`task.metrics` names a metric twice: {', '.join(config.task.metrics)}"
+
+
+def _check_parts(config: Config) -> Iterator[str]:
+    encoder, decoder, attention = config.encoder.options, config.decoder.options, config.attention
+    if encoder.get("bidirectional") and encoder.get("width", 0) % 2:
+        yield f"`encoder.width` ({encoder['width']}) is that of both directions together, so it must be even"
+    if decoder.get("style") == "bahdanau" and decoder.get("input_feed") is False:
+        yield "`decoder.style=bahdanau` always goes step by step: `decoder.input_feed=false` belongs to style luong"
+    if attention.name in ("dot", "scaled_dot") and encoder.get("width") != decoder.get("width"):
+        yield (
+            f"attention={attention.name} needs `encoder.width` ({encoder.get('width')}) = `decoder.width` "
+            f"({decoder.get('width')}); attention=general takes any"
+        )
+    if attention.name == "location" and attention.options["max_source"] <= config.trainer.max_source:
+        yield (
+            f"attention=location sees {attention.options['max_source']} source tokens (`attention.max_source`), fewer "
+            f"than `trainer.max_source` ({config.trainer.max_source}) and the end of the sentence"
+        )
+
+
+def _check_search(config: Config) -> Iterator[str]:
+    yield from config.search.problems()
+    if config.search.coverage_penalty > 0 and config.attention.name == "none":
+        yield "`search.coverage_penalty` needs attention weights, and attention=none has none"
+
+
+_CHECKS: tuple[Callable[[Config], Iterator[str]], ...] = (
+    _check_ranges,
+    _check_training,
+    _check_text,
+    _check_parts,
+    _check_search,
+)

@@ -1,0 +1,114 @@
+"""One recurrent layer (LSTM or GRU), run over a whole sequence by one fused call or stepped by a decoder."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from s2s.errors import ConfigError
+from s2s.gather import linear
+
+Cell = Literal["lstm", "gru"]
+CellState = tuple[Tensor, ...]  # LSTM: (h, c), GRU: (h,); each (B, H)
+
+
+class _LSTMGates(torch.autograd.Function):
+    """Gates (B, 4H) and cell (B, H) to the next (h, c), with the backward pass by hand: few passes over memory.
+
+    Hochreiter & Schmidhuber 1997 with forget gates, in torch's gate order i, f, g, o.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        size = cell.size(1)
+        activated = torch.sigmoid(gates)
+        torch.tanh(gates[:, 2 * size : 3 * size], out=activated[:, 2 * size : 3 * size])
+        i, f, g, o = activated.chunk(4, 1)
+        following = torch.addcmul(f * cell, i, g)
+        squashed = torch.tanh(following)
+        ctx.save_for_backward(activated, cell, squashed)
+        return o * squashed, following
+
+    @staticmethod
+    def backward(ctx: Any, d_hidden: Tensor, d_following: Tensor) -> tuple[Tensor, Tensor]:
+        activated, cell, squashed = ctx.saved_tensors
+        size = cell.size(1)
+        i, f, g, o = activated.chunk(4, 1)
+        d_cell = torch.addcmul(d_following, d_hidden * o, 1 - squashed * squashed)
+        # derivatives of the activations: s(1 - s) for the three sigmoids, 1 - g^2 for the tanh
+        d_gates = activated * (1 - activated)
+        d_gates[:, 2 * size : 3 * size] = 1 - g * g
+        outer = torch.cat([d_cell * g, d_cell * cell, d_cell * i, d_hidden * squashed], 1)
+        return d_gates.mul_(outer), d_cell * f
+
+
+class RecurrentLayer(nn.Module):
+    """An LSTM (Hochreiter & Schmidhuber 1997) or GRU (Cho et al. 2014, arXiv 1406.1078) layer.
+
+    `sequence` runs a whole sequence through the fused kernel of the device. `inputs` and `step` do the same in parts:
+    all inputs are projected in one product, then each step adds what is known only then.
+    """
+
+    def __init__(self, cell: Cell, input_size: int, size: int) -> None:
+        super().__init__()
+        kinds: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
+        if cell not in kinds:
+            raise ConfigError("unknown cell", where="cell", expected="lstm or gru", found=repr(cell))
+        self.cell, self.input_size, self.size = cell, input_size, size
+        self.rnn = kinds[cell](input_size, size, batch_first=True)
+        if cell == "lstm":  # forget gates start open (Jozefowicz et al. 2015)
+            with torch.no_grad():
+                self.rnn.bias_ih_l0[size : 2 * size].fill_(1.0)
+                self.rnn.bias_hh_l0[size : 2 * size].zero_()
+
+    def zeros(self, like: Tensor) -> CellState:
+        """The state before a sequence, (B, H) for a tensor whose first axis is B."""
+        zero = like.new_zeros(like.size(0), self.size)
+        return (zero, zero) if self.cell == "lstm" else (zero,)
+
+    def sequence(self, inputs: Tensor, state: CellState) -> tuple[Tensor, CellState]:
+        """inputs (B, T, I) to outputs (B, T, H) and the state after the last step."""
+        first = tuple(part.unsqueeze(0).contiguous() for part in state)
+        if self.cell == "lstm":
+            outputs, last = self.rnn(inputs, first)
+            return outputs, tuple(part.squeeze(0) for part in last)
+        outputs, hidden = self.rnn(inputs, first[0])
+        return outputs, (hidden.squeeze(0),)
+
+    def inputs(self, inputs: Tensor) -> Tensor:
+        """The share of the gates that the first `inputs.size(-1)` input features give: (B, T, I') to (B, T, G H).
+
+        The rest of the input, if any, is given to `step` as `late`. The biases are in here (for a GRU only the input's).
+        """
+        weight = self.rnn.weight_ih_l0[:, : inputs.size(-1)]
+        bias = self.rnn.bias_ih_l0
+        if self.cell == "lstm":
+            bias = bias + self.rnn.bias_hh_l0
+        return nn.functional.linear(inputs, weight, bias)
+
+    def recurrence(self, late_size: int) -> tuple[Tensor, Tensor | None]:
+        """The weights that `step` needs, joined once a sequence: (G H, late + H), and for a GRU its own hidden part."""
+        late = self.rnn.weight_ih_l0[:, self.input_size - late_size :]
+        if self.cell == "lstm":
+            return torch.cat([late, self.rnn.weight_hh_l0], 1), None
+        return late, self.rnn.weight_hh_l0
+
+    def step(
+        self, known: Tensor, late: Tensor | None, state: CellState, weights: tuple[Tensor, Tensor | None]
+    ) -> CellState:
+        """One step: `known` (B, G H) from `inputs`, `late` (B, L) input features known only now. Returns the new state."""
+        hidden = state[0]
+        joined, hidden_weight = weights
+        if hidden_weight is None:
+            gates = linear(hidden if late is None else torch.cat([late, hidden], 1), joined, known)
+            new_hidden, new_cell = _LSTMGates.apply(gates, state[1].to(gates.dtype))
+            return new_hidden, new_cell
+        outer = known if late is None else linear(late, joined, known)
+        inner = linear(hidden, hidden_weight, self.rnn.bias_hh_l0)
+        reset_o, update_o, new_o = outer.chunk(3, 1)
+        reset_i, update_i, new_i = inner.chunk(3, 1)
+        update = torch.sigmoid(update_o + update_i)
+        candidate = torch.tanh(new_o + torch.sigmoid(reset_o + reset_i) * new_i)
+        return (torch.lerp(candidate, hidden.to(candidate.dtype), update),)

@@ -1,0 +1,145 @@
+"""An encoder, an attention, a decoder and an output layer, joined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from s2s.errors import ConfigError
+from s2s.model.decoder import RecurrentDecoder
+from s2s.model.encoder import RecurrentEncoder
+from s2s.state import select
+from s2s.types import PAD, Batch, DecoderOutput, Encoded, Memory, State, StepFunction, StepOutput
+
+Tie = Literal["none", "target", "all"]
+
+
+class Seq2Seq(nn.Module):
+    """The whole model. The output layer shares its weight with the target embedding unless `tie` is none."""
+
+    def __init__(
+        self,
+        source_embedding: nn.Embedding,
+        encoder: RecurrentEncoder,
+        decoder: RecurrentDecoder,
+        output: nn.Linear,
+        *,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.source_embedding, self.encoder, self.decoder, self.output = source_embedding, encoder, decoder, output
+        self.dropout = nn.Dropout(dropout)
+
+    def encode(self, source: Tensor, lengths: Tensor) -> Encoded:
+        """Source ids (B, S) with lengths (B,) to what attention reads."""
+        return self.encoder(self.dropout(self.source_embedding(source)), lengths)  # type: ignore[no-any-return]
+
+    def start(self, source: Tensor, lengths: Tensor) -> tuple[Memory, State]:
+        """Encode a source and make the memory and the decoder's first state."""
+        encoded = self.encode(source, lengths)
+        memory = self.decoder.attention.remember(encoded)
+        return memory, self.decoder.initial_state(encoded, memory)
+
+    def forward(self, batch: Batch, *, need_weights: bool = False) -> DecoderOutput:
+        """Teacher forcing: features (B, T, O) for every target position of the batch."""
+        memory, state = self.start(batch.source, batch.source_lengths)
+        output: DecoderOutput = self.decoder(batch.target_in, memory, state, need_weights=need_weights)
+        return output._replace(features=self.dropout(output.features))
+
+    def log_probs(self, features: Tensor) -> Tensor:
+        """Features (..., O) to log-probabilities (..., V) in float32."""
+        return F.log_softmax(self.output(features).float(), -1)
+
+
+def real_positions(values: Tensor, lengths: Tensor) -> Tensor:
+    """values (B, T, ...) at the positions before each row's length, as (N, ...): padding is never computed with."""
+    mask = torch.arange(values.size(1), device=values.device) < lengths.unsqueeze(1)
+    return values[mask]
+
+
+def step_function(model: Seq2Seq, memory: Memory, *, need_weights: bool = True) -> StepFunction:
+    """What a search sees of a model: one token a row in, log-probabilities out.
+
+    Rows of one source share its memory: it is indexed by row (and again only when the rows change), never projected
+    again.
+    """
+    known: dict[str, Tensor] = {}
+    expanded = memory
+
+    def step(tokens: Tensor, state: State, rows: Tensor) -> StepOutput:
+        nonlocal expanded
+        if "rows" not in known or not torch.equal(known["rows"], rows):
+            known["rows"] = rows
+            expanded = Memory(
+                *(part.index_select(0, rows) for part in memory[:3]),
+                extra=tuple(part.index_select(0, rows) for part in memory.extra),
+            )
+        output = model.decoder(tokens.unsqueeze(1), expanded, state, need_weights=need_weights)
+        weights = None if output.weights is None else output.weights.squeeze(1)
+        return StepOutput(model.log_probs(output.features.squeeze(1)), output.state, weights)
+
+    return step
+
+
+def start_search(
+    model: Seq2Seq, source: Tensor, lengths: Tensor, *, need_weights: bool = True
+) -> tuple[StepFunction, State]:
+    """A step function and its first state (one row a source) for source ids (B, S). Call under `torch.no_grad`."""
+    memory, state = model.start(source, lengths)
+    return step_function(model, memory, need_weights=need_weights), select(state, torch.arange(source.size(0), device=source.device))
+
+
+def seq2seq(
+    *,
+    source_size: int,
+    target_size: int,
+    embedding: int,
+    dropout: float,
+    tie: Tie,
+    encoder: Callable[..., RecurrentEncoder],
+    decoder: Callable[..., RecurrentDecoder],
+    attention: Callable[..., nn.Module],
+    decoder_width: int,
+) -> Seq2Seq:
+    """Build a model from partly bound builders, handing each the sizes known only now. Raises ConfigError.
+
+    source_size, target_size: of the vocabularies. embedding: width of both embeddings. dropout: on embeddings and
+    features. tie: "target" shares the target embedding with the output layer, "all" the source embedding too.
+    """
+    if tie == "all" and source_size != target_size:
+        raise ConfigError(
+            "model.tie=all needs one vocabulary for both sides",
+            expected="equal sizes",
+            found=f"{source_size} and {target_size}",
+            hint="Set text.joint=true or model.tie=target",
+        )
+    target_embedding = _embedding(target_size, embedding)
+    source_embedding = target_embedding if tie == "all" else _embedding(source_size, embedding)
+    built_encoder = encoder(embedding)
+    output_size = decoder_width if tie == "none" else embedding
+    built = decoder(
+        target_embedding,
+        attention(query_size=decoder_width, memory_size=built_encoder.width),
+        built_encoder.width,
+        output_size,
+        dropout,
+    )
+    output = nn.Linear(output_size, target_size)
+    nn.init.zeros_(output.bias)
+    if tie == "none":
+        nn.init.normal_(output.weight, std=output_size**-0.5)
+    else:
+        output.weight = target_embedding.weight
+    return Seq2Seq(source_embedding, built_encoder, built, output, dropout=dropout)
+
+
+def _embedding(size: int, width: int) -> nn.Embedding:
+    made = nn.Embedding(size, width, padding_idx=PAD)
+    with torch.no_grad():
+        made.weight.normal_(std=width**-0.5)
+        made.weight[PAD].zero_()
+    return made

@@ -1,0 +1,1 @@
+"""Scores: strings and links in, numbers with signatures out. Nothing here knows a model."""

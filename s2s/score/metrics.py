@@ -1,0 +1,278 @@
+"""Corpus scores with signatures and bootstrap intervals: BLEU, chrF and TER by sacrebleu, ROUGE by rouge-score.
+
+Every function takes the hypotheses, one string a line, and a list of reference streams, each with as many lines. Text
+is raw: detokenised and cased, since the metrics tokenise. A blank line is a line like any other.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from s2s.errors import DataError, RunError, UsageError
+from s2s.score.resampling import SAMPLES, SEED, Array, Statistics, bootstrap, bounds, check_resampling
+from s2s.types import Score
+
+_ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+NAMES = ("bleu", "chrf", "chrf++", "ter", *_ROUGE)
+GROUPS: dict[str, tuple[str, ...]] = {"rouge": _ROUGE}
+
+
+def bleu(
+    hypotheses: Sequence[str],
+    references: Sequence[Sequence[str]],
+    *,
+    lowercase: bool = False,
+    tokenize: str = "13a",
+    intervals: bool = False,
+    seed: int = SEED,
+    samples: int = SAMPLES,
+) -> Score:
+    """BLEU (Papineni et al. 2002), 0 to 100, as sacrebleu computes it.
+
+    tokenize: sacrebleu's name of a tokeniser (13a, intl, char, zh, none, ...).
+    Raises DataError on no lines or unequal counts, UsageError on an unknown tokeniser.
+    """
+    found = statistics("bleu", hypotheses, references, lowercase=lowercase, tokenize=tokenize)
+    return _score(found, intervals, seed, samples)
+
+
+def chrf(
+    hypotheses: Sequence[str],
+    references: Sequence[Sequence[str]],
+    *,
+    lowercase: bool = False,
+    words: bool = False,
+    intervals: bool = False,
+    seed: int = SEED,
+    samples: int = SAMPLES,
+) -> Score:
+    """The chrF2 score (Popović 2015), 0 to 100, as sacrebleu computes it; with `words`, chrF++ (Popović 2017).
+
+    Raises DataError on no lines or unequal counts.
+    """
+    found = statistics("chrf++" if words else "chrf", hypotheses, references, lowercase=lowercase)
+    return _score(found, intervals, seed, samples)
+
+
+def ter(
+    hypotheses: Sequence[str],
+    references: Sequence[Sequence[str]],
+    *,
+    intervals: bool = False,
+    seed: int = SEED,
+    samples: int = SAMPLES,
+) -> Score:
+    """Translation edit rate (Snover et al. 2006) in percent, lower is better, as sacrebleu computes it.
+
+    Sacrebleu's TER ignores case, and so does this. Raises DataError on no lines or unequal counts.
+    """
+    return _score(statistics("ter", hypotheses, references), intervals, seed, samples)
+
+
+def rouge(
+    hypotheses: Sequence[str],
+    references: Sequence[Sequence[str]],
+    *,
+    intervals: bool = False,
+    seed: int = SEED,
+    samples: int = SAMPLES,
+) -> list[Score]:
+    """Mean F1 of ROUGE-1, -2, -L and -Lsum (Lin 2004), 0 to 100, by rouge-score without stemming.
+
+    With several references each line takes its best. For Lsum, sentences inside a record are separated by a newline;
+    without one Lsum equals L. Raises DataError on no lines, unequal counts, and references in a script that the
+    tokeniser of rouge-score drops (it keeps a-z and 0-9), because every score would be 0.
+    """
+    return compute(_ROUGE, hypotheses, references, intervals=intervals, seed=seed, samples=samples)
+
+
+def compute(
+    names: Sequence[str],
+    hypotheses: Sequence[str],
+    references: Sequence[Sequence[str]],
+    *,
+    lowercase: bool = False,
+    tokenize: str = "13a",
+    intervals: bool = False,
+    seed: int = SEED,
+    samples: int = SAMPLES,
+) -> list[Score]:
+    """The scores of one system under several metrics, in the order asked; `rouge` stands for its four.
+
+    lowercase: score BLEU and chrF without case (TER and ROUGE never see case). tokenize: BLEU's tokeniser.
+    intervals: add 95 % bootstrap bounds from `samples` samples.
+    Raises UsageError on an unknown or repeated name, DataError on no lines or unequal counts.
+    """
+    return [
+        _score(
+            statistics(name, hypotheses, references, lowercase=lowercase, tokenize=tokenize), intervals, seed, samples
+        )
+        for name in metric_names(names)
+    ]
+
+
+def metric_names(names: Sequence[str]) -> list[str]:
+    """Known metric names with groups expanded. Raises UsageError on none, an unknown or a repeated one."""
+    known = [*NAMES, *GROUPS]
+    chosen: list[str] = []
+    for name in names:
+        if name not in known:
+            nearest = difflib.get_close_matches(name.lower(), known, n=1)
+            hint = f"Did you mean {nearest[0]}?" if nearest else None
+            raise UsageError(f"unknown metric {name!r}", expected=f"any of {', '.join(known)}", hint=hint)
+        chosen.extend(GROUPS.get(name, (name,)))
+    repeated = sorted({name for name in chosen if chosen.count(name) > 1})
+    if repeated:
+        raise UsageError(f"metric {', '.join(repeated)} is asked for more than once")
+    if not chosen:
+        raise UsageError("no metric is named", expected=f"any of {', '.join(known)}")
+    return chosen
+
+
+def better(new: Score | float, best: Score | float | None, *, higher_is_better: bool | None = None) -> bool:
+    """Whether `new` beats `best`; an equal one does not, and a value that is NaN or infinite never does.
+
+    Any finite value beats None and a best that is not finite. A Score knows its direction; for a float
+    `higher_is_better` has to be said. Raises ValueError where it isn't, or where two metrics are compared.
+    """
+    if isinstance(new, Score):
+        if isinstance(best, Score) and best.name != new.name:
+            raise ValueError(f"{new.name} can't be compared with {best.name}")
+        higher_is_better = new.higher_is_better
+    elif isinstance(best, Score):
+        higher_is_better = best.higher_is_better
+    if higher_is_better is None:
+        raise ValueError("higher_is_better has to be given with a plain number")
+    value = new.value if isinstance(new, Score) else new
+    bar = best.value if isinstance(best, Score) else best
+    if not math.isfinite(value):
+        return False
+    if bar is None or not math.isfinite(bar):
+        return True
+    return value > bar if higher_is_better else value < bar
+
+
+def check_lines(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> None:
+    """Refuse what can't be scored.
+
+    Raises UsageError where there is no reference stream, or strings stand in place of streams; DataError on unequal
+    counts or no lines.
+    """
+    if isinstance(references, str) or any(isinstance(stream, str) for stream in references):
+        raise UsageError("references are a list of streams", expected="[[line, line, ...], ...]", found="strings")
+    if not references:
+        raise UsageError("no reference to score against", expected="at least one reference stream")
+    for number, stream in enumerate(references, start=1):
+        if len(stream) != len(hypotheses):
+            raise DataError(
+                f"reference {number} has another number of lines than the hypotheses",
+                expected=f"{len(hypotheses)} lines",
+                found=f"{len(stream)}",
+            )
+    if not hypotheses:
+        raise DataError("there is nothing to score", expected="at least one line", found="0 lines")
+
+
+def statistics(
+    name: str,
+    hypotheses: Sequence[str],
+    references: Sequence[Sequence[str]],
+    *,
+    lowercase: bool = False,
+    tokenize: str = "13a",
+) -> Statistics:
+    """What the metric `name` (one of NAMES) keeps of each line, for intervals and paired tests.
+
+    Raises as `compute` does.
+    """
+    check_lines(hypotheses, references)
+    if name in _ROUGE:
+        return _rouge_statistics(name, hypotheses, references)
+    from sacrebleu.metrics.chrf import CHRF
+    from sacrebleu.metrics.ter import TER
+
+    metric: Any
+    if name == "bleu":
+        metric = _bleu_metric(lowercase, tokenize)
+    elif name == "ter":
+        metric = TER()
+    else:
+        metric = CHRF(word_order=2 if name == "chrf++" else 0, lowercase=lowercase)
+    rows = np.array(metric._extract_corpus_statistics(hypotheses, references), dtype=np.float64)
+    whole = metric._compute_score_from_stats(rows.sum(0))
+
+    def score(sums: Array) -> float:
+        return float(metric._compute_score_from_stats(sums).score)
+
+    def sign(settings: Mapping[str, int]) -> str:
+        signature = metric.get_signature()
+        for key, value in settings.items():
+            signature.update(key, value)
+        return str(signature)
+
+    details: dict[str, float] = {}
+    if name == "bleu":
+        details = {f"precision_{order}": float(value) for order, value in enumerate(whole.precisions, start=1)}
+        details |= {"brevity_penalty": float(whole.bp), "length_ratio": float(whole.ratio)}
+    return Statistics(name, rows, score, sign, float(whole.score), name != "ter", details)
+
+
+def _bleu_metric(lowercase: bool, tokenize: str) -> Any:
+    """Sacrebleu's BLEU with a tokeniser that exists and can be had here."""
+    from sacrebleu.metrics.bleu import BLEU
+
+    if tokenize not in BLEU.TOKENIZERS:
+        nearest = difflib.get_close_matches(tokenize, BLEU.TOKENIZERS, n=1)
+        hint = f"Did you mean {nearest[0]}?" if nearest else None
+        expected = f"one of {', '.join(BLEU.TOKENIZERS)}"
+        raise UsageError(f"unknown tokeniser {tokenize!r}", where="tokenize", expected=expected, hint=hint)
+    try:
+        return BLEU(lowercase=lowercase, tokenize=tokenize)
+    except (ImportError, OSError, RuntimeError) as error:
+        # Some tokenisers need a further package (ja-mecab, ko-mecab) or a download (spm, flores200).
+        raise RunError(f"the tokeniser {tokenize} can't be had here: {error}", where="tokenize") from error
+
+
+def _rouge_statistics(name: str, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
+    """Rows (N, 2): the F1 of a line and 1, so that a sum of rows scores as a mean."""
+    from importlib.metadata import version
+
+    from rouge_score.rouge_scorer import RougeScorer
+
+    letters = [letter for stream in references for line in stream for letter in line if letter.isalpha()]
+    if letters and not any(letter.isascii() for letter in letters):
+        raise DataError(
+            f"{name} would be 0 for every line: its tokeniser keeps only a-z and 0-9",
+            expected="references in Latin script",
+            hint="Score this text with -m chrf",
+        )
+    scorer = RougeScorer([name], use_stemmer=False)
+    rows = np.ones((len(hypotheses), 2))
+    for row, (hypothesis, *targets) in enumerate(zip(hypotheses, *references, strict=True)):
+        rows[row, 0] = scorer.score_multi(targets, hypothesis)[name].fmeasure
+
+    def score(sums: Array) -> float:
+        return float(100.0 * sums[0] / sums[1])
+
+    def sign(settings: Mapping[str, int]) -> str:
+        options = {"nrefs": len(references), **settings, "case": "lc", "tok": "rouge_score", "stem": "no"}
+        options |= {"multi": "max", "version": f"rouge-score-{version('rouge-score')}"}
+        return "|".join(f"{key}:{value}" for key, value in options.items())
+
+    return Statistics(name, rows, score, sign, score(rows.sum(0)))
+
+
+def _score(found: Statistics, intervals: bool, seed: int, samples: int) -> Score:
+    low: float | None = None
+    high: float | None = None
+    settings: dict[str, int] = {}
+    if intervals:
+        check_resampling(seed, samples)
+        low, high = bounds(bootstrap(found, seed=seed, samples=samples))
+        settings = {"bs": samples, "seed": seed}
+    return Score(found.metric, found.value, found.sign(settings), low, high, found.higher_is_better, found.details)

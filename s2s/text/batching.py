@@ -1,0 +1,92 @@
+"""Batches under a token budget: which examples go together, in which order, and as which tensors.
+
+The plan of an epoch is a function of (lengths, options, seed, epoch) alone, so that a position in it is all that a
+resumed run needs to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from s2s.types import BOS, EOS, PAD, Batch
+
+
+@dataclass(frozen=True)
+class Example:
+    """One pair as ids, without special tokens."""
+
+    source: Sequence[int]
+    target: Sequence[int]
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How examples are put into batches.
+
+    lengths: (source, target) tokens of each example, EOS included. budget: target tokens of a batch, padding counted,
+    so that it bounds memory; a longer source counts as its target would. pad_multiple: lengths are padded up to a
+    multiple, so that few distinct shapes occur (1 = to the longest). seed: of the shuffling.
+    """
+
+    lengths: Sequence[tuple[int, int]]
+    budget: int
+    seed: int = 1
+    pad_multiple: int = 1
+
+    def epoch(self, number: int, *, shuffle: bool = True) -> list[tuple[int, ...]]:
+        """The batches of epoch `number`, each a tuple of example numbers; every example stands in exactly one.
+
+        Examples are sorted by length (with ties in random order, so that batches differ between epochs), cut into
+        batches of the budget, and the batches shuffled. An example above the budget gets a batch of its own.
+        """
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + number) % (1 << 63))
+        order = torch.randperm(len(self.lengths), generator=generator).tolist() if shuffle else range(len(self.lengths))
+        by_length = sorted(order, key=lambda i: (self._padded(self.lengths[i][1]), self._padded(self.lengths[i][0])))
+        batches: list[tuple[int, ...]] = []
+        current: list[int] = []
+        longest = 0
+        for i in by_length:
+            wider = max(longest, self._padded(max(self.lengths[i])))
+            if current and wider * (len(current) + 1) > self.budget:
+                batches.append(tuple(current))
+                current, wider = [], self._padded(max(self.lengths[i]))
+            current.append(i)
+            longest = wider
+        if current:
+            batches.append(tuple(current))
+        if not shuffle:
+            return batches
+        return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+    def largest(self) -> tuple[int, ...]:
+        """The batch with the most padded source and target tokens: the one to try memory with."""
+        batches = self.epoch(0, shuffle=False)
+        return max(batches, key=lambda rows: len(rows) * sum(max(self.lengths[i][k] for i in rows) for k in (0, 1)))
+
+    def _padded(self, length: int) -> int:
+        return -(-length // self.pad_multiple) * self.pad_multiple
+
+
+def pad(rows: Sequence[Sequence[int]], multiple: int = 1) -> tuple[Tensor, Tensor]:
+    """Ids of several rows to one tensor (B, L) padded at the right with PAD, and the lengths (B,)."""
+    lengths = [len(row) for row in rows]
+    longest = -(-max(lengths, default=0) // multiple) * multiple
+    padded = [[*row, *([PAD] * (longest - len(row)))] for row in rows]
+    return torch.tensor(padded, dtype=torch.int64).view(len(rows), longest), torch.tensor(lengths, dtype=torch.int64)
+
+
+def collate(examples: Sequence[Example], rows: Sequence[int], pad_multiple: int = 1) -> Batch:
+    """A batch of `examples`; `rows` says which examples of the corpus they are. EOS and BOS are added here."""
+    source, source_lengths = pad([[*e.source, EOS] for e in examples], pad_multiple)
+    target_in, _ = pad([[BOS, *e.target] for e in examples], pad_multiple)
+    target_out, target_lengths = pad([[*e.target, EOS] for e in examples], pad_multiple)
+    return Batch(source, source_lengths, target_in, target_out, target_lengths, tuple(rows))
+
+
+def example_lengths(examples: Sequence[Example]) -> list[tuple[int, int]]:
+    """(source, target) lengths with EOS, as a plan wants them."""
+    return [(len(e.source) + 1, len(e.target) + 1) for e in examples]

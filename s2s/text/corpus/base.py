@@ -1,0 +1,226 @@
+"""What every corpus is: pairs in splits, a report of what was dropped and why, and facts for its card."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from s2s.errors import DataError
+from s2s.text.lines import clean, is_blank
+
+
+class Pair(NamedTuple):
+    """A source text, its target text, and where they come from (file:line, or package and place in it)."""
+
+    source: str
+    target: str
+    origin: str
+
+
+class Drop(NamedTuple):
+    """A pair that a reader leaves out: why, and where it stood."""
+
+    reason: str
+    origin: str
+
+
+class FileFingerprint(NamedTuple):
+    """What a file was when it was read, so that a later run can notice a change."""
+
+    sha256: str
+    size: int  # bytes
+
+
+@dataclass
+class SplitReport:
+    """What became of one split: `read` equals `kept` plus all of `dropped`.
+
+    examples: one origin for each reason. removed_characters: see `s2s.text.lines.clean`.
+    """
+
+    read: int = 0
+    kept: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, str] = field(default_factory=dict)
+    removed_characters: int = 0
+
+    def drop(self, reason: str, origin: str) -> None:
+        """Counts one dropped pair."""
+        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+        self.examples.setdefault(reason, origin)
+
+    def table(self) -> str:
+        """The reasons in one line, most frequent first."""
+        ranked = sorted(self.dropped.items(), key=lambda item: -item[1])
+        return ", ".join(f"{reason} {count} (for example {self.examples[reason]})" for reason, count in ranked)
+
+
+@dataclass
+class DataReport:
+    """What was read, kept and dropped in each split, and what looks wrong."""
+
+    splits: dict[str, SplitReport] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Parallel texts in named splits.
+
+    splits: "train" always, "dev" and "test" where there are any; "test" is the headline test. "test_raw" is the test
+    before pairs that also stand in train were removed. facts: for the card (licence, citation, release, ...).
+    files: fingerprints of the files that it was read from.
+    """
+
+    name: str
+    source_language: str
+    target_language: str
+    splits: dict[str, list[Pair]]
+    report: DataReport
+    facts: dict[str, str] = field(default_factory=dict)
+    files: dict[str, FileFingerprint] = field(default_factory=dict)
+
+    def fingerprint(self) -> str:
+        """One sha256 (hex) over the kept texts of all splits, in order."""
+        digest = hashlib.sha256()
+        for name in sorted(self.splits):
+            for pair in self.splits[name]:
+                digest.update(json.dumps([name, pair.source, pair.target]).encode() + b"\n")
+        return digest.hexdigest()
+
+
+def make_corpus(
+    name: str,
+    languages: tuple[str, str],
+    splits: Mapping[str, Iterable[Pair | Drop]],
+    *,
+    max_words: int | None,
+    lowercase: bool,
+    allow_drop: bool,
+    facts: Mapping[str, str],
+    files: Mapping[str, FileFingerprint],
+) -> Corpus:
+    """Applies what all corpora have in common to what a reader found, and counts it.
+
+    max_words: pairs with more whitespace-separated words on either side are dropped. lowercase: both sides.
+    Raises DataError if a split is empty, if nothing of it is left, or, unless allow_drop, if more than half of it is
+    dropped.
+    """
+    report = DataReport()
+    kept: dict[str, list[Pair]] = {}
+    for split, found in splits.items():
+        counts = report.splits[split] = SplitReport()
+        kept[split] = list(_keep(found, counts, max_words, lowercase))
+        _check_drops(f"{name} {split}", counts, allow_drop)
+    return Corpus(name, *languages, kept, report, dict(facts), dict(files))
+
+
+def _keep(found: Iterable[Pair | Drop], counts: SplitReport, max_words: int | None, lowercase: bool) -> Iterator[Pair]:
+    for item in found:
+        counts.read += 1
+        if isinstance(item, Drop):
+            counts.drop(*item)
+            continue
+        (source, removed), (target, removed_too) = clean(item.source), clean(item.target)
+        counts.removed_characters += removed + removed_too
+        if is_blank(source) or is_blank(target):
+            counts.drop("blank side", item.origin)
+        elif max_words is not None and max(len(source.split()), len(target.split())) > max_words:
+            counts.drop(f"more than {max_words} words", item.origin)
+        else:
+            counts.kept += 1
+            yield Pair(source.lower(), target.lower(), item.origin) if lowercase else Pair(source, target, item.origin)
+
+
+def _check_drops(where: str, counts: SplitReport, allow_drop: bool) -> None:
+    if counts.read == 0:
+        raise DataError("there are no pairs", where=where)
+    if counts.kept == 0:
+        raise DataError(f"all {counts.read} pairs were dropped", where=where, found=counts.table())
+    if not allow_drop and counts.kept * 2 < counts.read:
+        raise DataError(
+            f"{counts.read - counts.kept} of {counts.read} pairs were dropped",
+            where=where,
+            expected="at most half",
+            found=counts.table(),
+            hint="Mend the data, or set corpus.allow_drop=true.",
+        )
+
+
+def remove_leaks(corpus: Corpus, key: Callable[[Pair], str]) -> None:
+    """Removes pairs of dev and test whose source, or its `key`, stands in train, in place; the whole test is "test_raw".
+
+    Raises DataError if nothing is left of a split.
+    """
+    if "test" in corpus.splits:
+        corpus.splits["test_raw"] = corpus.splits["test"]
+        corpus.report.splits["test_raw"] = corpus.report.splits["test"]
+        size = len(corpus.splits["test"])
+        corpus.report.splits["test"] = SplitReport(read=size, kept=size)
+    known = {text for pair in corpus.splits["train"] for text in (pair.source, key(pair))}
+    for split in ("dev", "test"):
+        if split not in corpus.splits:
+            continue
+        counts = corpus.report.splits[split]
+        unseen = []
+        for pair in corpus.splits[split]:
+            if pair.source in known or key(pair) in known:
+                counts.kept -= 1
+                counts.drop("same source in train", pair.origin)
+            else:
+                unseen.append(pair)
+        corpus.splits[split] = unseen
+        _check_drops(f"{corpus.name} {split}", counts, allow_drop=True)
+
+
+def warn(corpus: Corpus) -> None:
+    """Adds warnings to the report: sources of dev or test that stand in train, identical sides, removed characters."""
+    known = {pair.source for pair in corpus.splits["train"]}
+    warnings = corpus.report.warnings
+    for split, pairs in corpus.splits.items():
+        overlap = sum(pair.source in known for pair in pairs)
+        if split in ("dev", "test") and overlap:
+            warnings.append(f"{overlap} of {len(pairs)} sources of {split} also stand in train")
+        same = sum(pair.source == pair.target for pair in pairs)
+        if same * 2 > len(pairs):
+            warnings.append(f"{split}: source and target are identical in {same} of {len(pairs)} pairs; a wrong file?")
+        removed = corpus.report.splits[split].removed_characters
+        if removed and split != "test_raw":
+            warnings.append(f"{split}: {removed} control characters or lone surrogates were removed")
+
+
+def share(name: str, seed: int) -> float:
+    """A number in [0, 1) that depends on nothing but `name` and `seed`: who is held out, on any machine."""
+    digest = hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogatepass")).digest()
+    return float(int.from_bytes(digest[:6], "big")) / 2**48
+
+
+def split_of(name: str, *, dev: float, test: float, seed: int) -> str:
+    """The split of a group of pairs: shares `test` and `dev` are held out, the rest is train."""
+    place = share(name, seed)
+    return "test" if place < test else "dev" if place < test + dev else "train"
+
+
+def check_shares(where: str, dev: float, test: float) -> None:
+    """Raises DataError unless both shares are at least 0 and leave something to train on."""
+    if not (0 <= dev < 1 and 0 <= test < 1 and dev + test < 1):
+        raise DataError(
+            "shares held out are impossible", where=where, expected="dev + test < 1", found=f"dev={dev} test={test}"
+        )
+
+
+def fingerprint_file(path: Path) -> FileFingerprint:
+    """Size and sha256 of a file."""
+    with path.open("rb") as stream:
+        return FileFingerprint(hashlib.file_digest(stream, "sha256").hexdigest(), os.fstat(stream.fileno()).st_size)
+
+
+def cache_folder() -> Path:
+    """Where fetched corpora are kept: `$XDG_CACHE_HOME/s2s`, by default `~/.cache/s2s`."""
+    root = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(root) if os.path.isabs(root) else Path.home() / ".cache") / "s2s"

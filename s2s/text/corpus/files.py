@@ -1,0 +1,308 @@
+"""Corpora in the user's own files: parallel text, TSV and JSON lines; each plain or .gz."""
+
+from __future__ import annotations
+
+import json
+import os
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from s2s.errors import DataError
+from s2s.text.corpus.base import (
+    Corpus,
+    Drop,
+    FileFingerprint,
+    Pair,
+    check_shares,
+    fingerprint_file,
+    make_corpus,
+    split_of,
+    warn,
+)
+from s2s.text.lines import Errors, read_lines
+
+Parts = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+def files(
+    *,
+    train: Parts,
+    dev: Parts | float | None = None,
+    test: Parts | float | None = None,
+    source: str,
+    target: str,
+    max_words: int | None = None,
+    lowercase: bool = False,
+    allow_drop: bool = False,
+    errors: Errors = "strict",
+    seed: int = 1,
+) -> Corpus:
+    """Parallel text files: line n of the one is the translation of line n of the other.
+
+    train, dev, test: a prefix ("data/train" stands for data/train.en and data/train.de, or the same with .gz) or the
+    two paths, source first. dev and test may also be a share of train between 0 and 1, held out by source text.
+    source, target: languages, which are the suffixes of the files. Raises DataError if numbers of lines differ.
+    """
+    used: list[Path] = []
+
+    def read(parts: Parts) -> Iterator[Pair]:
+        one, other = _two_paths(parts, source, target)
+        used.extend((one, other))
+        return parallel(one, other, errors)
+
+    return _corpus("files", (source, target), train, dev, test, read, used, max_words, lowercase, allow_drop, seed)
+
+
+def tsv(
+    *,
+    train: str | os.PathLike[str],
+    dev: str | os.PathLike[str] | float | None = None,
+    test: str | os.PathLike[str] | float | None = None,
+    source: str,
+    target: str,
+    source_column: str | int = 0,
+    target_column: str | int = 1,
+    max_words: int | None = None,
+    lowercase: bool = False,
+    allow_drop: bool = False,
+    errors: Errors = "strict",
+    seed: int = 1,
+) -> Corpus:
+    """Tab-separated values without quoting: one pair a row.
+
+    source_column, target_column: names, then the first row is the header; or numbers from 0, then there is no header.
+    All else as in `files`. Raises DataError for a row that is wider or narrower than the first, naming its line.
+    """
+    columns = (source_column, target_column)
+    used: list[Path] = []
+
+    def read(parts: Parts) -> Iterator[Pair]:
+        path = _one_path(parts)
+        used.append(path)
+        return _rows(path, columns, errors)
+
+    return _corpus("tsv", (source, target), train, dev, test, read, used, max_words, lowercase, allow_drop, seed)
+
+
+def jsonl(
+    *,
+    train: str | os.PathLike[str],
+    dev: str | os.PathLike[str] | float | None = None,
+    test: str | os.PathLike[str] | float | None = None,
+    source: str,
+    target: str,
+    source_field: str = "source",
+    target_field: str = "target",
+    max_words: int | None = None,
+    lowercase: bool = False,
+    allow_drop: bool = False,
+    errors: Errors = "strict",
+    seed: int = 1,
+) -> Corpus:
+    """JSON lines: one object a line. Blank lines are dropped and counted.
+
+    source_field, target_field: names of the fields; "translation.en" looks into an object inside. All else as in
+    `files`. Raises DataError for a missing, null or non-text field, naming line and field.
+    """
+    fields = (source_field, target_field)
+    used: list[Path] = []
+
+    def read(parts: Parts) -> Iterator[Pair]:
+        path = _one_path(parts)
+        used.append(path)
+        return _objects(path, fields, errors)
+
+    return _corpus("jsonl", (source, target), train, dev, test, read, used, max_words, lowercase, allow_drop, seed)
+
+
+def _corpus(
+    name: str,
+    languages: tuple[str, str],
+    train: Parts,
+    dev: Parts | float | None,
+    test: Parts | float | None,
+    read: Callable[[Parts], Iterator[Pair]],
+    used: list[Path],
+    max_words: int | None,
+    lowercase: bool,
+    allow_drop: bool,
+    seed: int,
+) -> Corpus:
+    if isinstance(train, (int, float)):
+        raise DataError("train can't be a share", where="corpus.train", expected="files", found=str(train))
+    shares = {key: value for key, value in (("dev", dev), ("test", test)) if isinstance(value, (int, float))}
+    splits: dict[str, list[Pair | Drop]] = {"train": []}
+    for split, parts in (("dev", dev), ("test", test)):
+        if isinstance(parts, (int, float)):
+            splits[split] = []
+        elif parts is not None:
+            splits[split] = list(read(parts))
+    held = {"dev": shares.get("dev", 0.0), "test": shares.get("test", 0.0)}
+    check_shares("corpus.dev, corpus.test", **held)
+    for pair in read(train):
+        splits[split_of(pair.source, **held, seed=seed)].append(pair)
+    fingerprints: dict[str, FileFingerprint] = {str(path): fingerprint_file(path) for path in used}
+    corpus = make_corpus(
+        name,
+        languages,
+        splits,
+        max_words=max_words,
+        lowercase=lowercase,
+        allow_drop=allow_drop,
+        facts={"obtained": "the user's own files: " + ", ".join(fingerprints), "licence": "not stated"},
+        files=fingerprints,
+    )
+    warn(corpus)
+    return corpus
+
+
+def _one_path(parts: Parts) -> Path:
+    if not isinstance(parts, (str, os.PathLike)):
+        raise DataError("expected one path", where="corpus", found=str(parts))
+    return Path(parts).expanduser()
+
+
+def _two_paths(parts: Parts, source: str, target: str) -> tuple[Path, Path]:
+    if isinstance(parts, (str, os.PathLike)):
+        return existing(Path(parts), source), existing(Path(parts), target)
+    if len(parts) != 2:
+        raise DataError("expected a prefix or two paths", where="corpus", found=str(list(parts)))
+    return Path(parts[0]).expanduser(), Path(parts[1]).expanduser()
+
+
+def existing(prefix: Path, language: str) -> Path:
+    """The file `prefix.language`, or the same with .gz. Raises DataError if there is neither."""
+    plain = Path(f"{prefix.expanduser()}.{language}")
+    packed = Path(f"{plain}.gz")
+    if plain.is_file():
+        return plain
+    if not packed.is_file():
+        raise DataError("no such file", where=str(plain), hint=f"Looked for {packed.name} beside it too.")
+    return packed
+
+
+def parallel(source: Path, target: Path, errors: Errors = "strict") -> Iterator[Pair]:
+    """The pairs of two parallel files, in order. Raises DataError if one is empty or their numbers of lines differ."""
+    lengths = (array("L"), array("L"))
+    with read_lines(source, errors=errors) as ours, read_lines(target, errors=errors) as theirs:
+        while True:
+            one, other = next(ours, None), next(theirs, None)
+            if one is None or other is None:
+                break
+            lengths[0].append(len(one))
+            lengths[1].append(len(other))
+            yield Pair(one, other, f"{source}:{ours.count}")
+        for text, lines, counted in ((one, ours, lengths[0]), (other, theirs, lengths[1])):
+            if text is not None:
+                counted.append(len(text))
+                counted.extend(len(line) for line in lines)
+    if 0 in (len(lengths[0]), len(lengths[1])):
+        raise DataError("empty file", where=str(target if lengths[0] else source))
+    if len(lengths[0]) != len(lengths[1]):
+        line = _first_suspicious(*lengths)
+        raise DataError(
+            f"numbers of lines differ: {source} has {len(lengths[0])}, {target} has {len(lengths[1])}",
+            where=f"{source}:{line}",
+            hint=f"By their lengths, line {line} is where the files part; look there first.",
+        )
+
+
+def _first_suspicious(ours: Sequence[int], theirs: Sequence[int]) -> int:
+    """The line (from 1) from which on the files fit best if shifted, by how well lengths in characters agree."""
+    if len(ours) > len(theirs):
+        ours, theirs = theirs, ours
+    shift = len(theirs) - len(ours)
+
+    def misfit(one: int, other: int) -> float:
+        return abs(one - other) / (one + other + 1)
+
+    # Before the cut, lines pair as they are; from the cut on, with those `shift` further down.
+    cost = best = sum(misfit(ours[i], theirs[i + shift]) for i in range(len(ours)))
+    line = 0
+    for i in range(len(ours)):
+        cost += misfit(ours[i], theirs[i]) - misfit(ours[i], theirs[i + shift])
+        if cost < best:
+            best, line = cost, i + 1
+    return line + 1
+
+
+def _rows(path: Path, columns: tuple[str | int, str | int], errors: Errors) -> Iterator[Pair]:
+    with read_lines(path, errors=errors) as lines:
+        header = next(lines, None)
+        if header is None:
+            raise DataError("empty file", where=str(path))
+        first = header.split("\t")
+        places = [_column(column, first, path) for column in columns]
+        named = any(isinstance(column, str) for column in columns)
+        for row in [] if named else [header]:
+            yield _row(row, len(first), places, f"{path}:1")
+        for row in lines:
+            yield _row(row, len(first), places, f"{path}:{lines.count}")
+
+
+def _column(column: str | int, header: list[str], path: Path) -> int:
+    if isinstance(column, int):
+        if not 0 <= column < len(header):
+            raise DataError(
+                f"no column {column}", where=f"{path}:1", expected=f"0 to {len(header) - 1}", found=str(column)
+            )
+        return column
+    if header.count(column) != 1:
+        what = f"no column {column!r}" if column not in header else f"column {column!r} stands there more than once"
+        raise DataError(what, where=f"{path}:1", found="columns " + ", ".join(header))
+    return header.index(column)
+
+
+def _row(row: str, width: int, places: Sequence[int], where: str) -> Pair:
+    values = row.split("\t")
+    if len(values) != width and row:
+        raise DataError(
+            f"row has {len(values) - 1} tabs", where=where, expected=f"{width - 1} as in line 1", found=repr(row[:60])
+        )
+    source, target = (values[place] if row else "" for place in places)
+    return Pair(source, target, where)
+
+
+def _objects(path: Path, fields: tuple[str, str], errors: Errors) -> Iterator[Pair]:
+    with read_lines(path, errors=errors) as lines:
+        for line in lines:
+            where = f"{path}:{lines.count}"
+            if not line.strip():
+                yield Pair("", "", where)
+                continue
+            record = _object(line, where)
+            yield Pair(_field(record, fields[0], where), _field(record, fields[1], where), where)
+        if not lines.count:
+            raise DataError("empty file", where=str(path))
+
+
+def _object(line: str, where: str) -> dict[str, Any]:
+    def no_duplicates(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        record = dict(items)
+        if len(record) != len(items):
+            keys = [key for key, _ in items]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise DataError(f"field {twice!r} stands there more than once", where=where)
+        return record
+
+    try:
+        record = json.loads(line, object_pairs_hook=no_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise DataError("not JSON", where=where, expected="one object a line", found=str(error)) from None
+    if not isinstance(record, dict):
+        raise DataError("not an object", where=where, expected="{...}", found=line[:60])
+    return record
+
+
+def _field(record: dict[str, Any], field: str, where: str) -> str:
+    value: Any = record
+    for key in [field] if field in record else field.split("."):
+        if not isinstance(value, dict) or key not in value:
+            raise DataError(f"no field {field!r}", where=where, found="fields " + ", ".join(record))
+        value = value[key]
+    if not isinstance(value, str):
+        kind = "null" if value is None else type(value).__name__
+        raise DataError(f"field {field!r} is no text", where=where, expected="a string", found=kind)
+    return value

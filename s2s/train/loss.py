@@ -1,0 +1,110 @@
+"""Losses. Sums over tokens, so that accumulated micro-batches and several ranks can be normalised by all their tokens."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# Elements (rows x vocabulary) of logits held at once: 4 MB in float32 on a CPU, for its cache; 128 MB on a GPU.
+_CHUNK = 1 << 20
+_CHUNK_GPU = 1 << 25
+
+
+class Loss(NamedTuple):
+    """loss: what is minimised; nll: negative log-likelihood without smoothing, natural log. Both summed over tokens."""
+
+    loss: Tensor  # ()
+    nll: Tensor  # (), carries no gradient
+
+
+class _SmoothedCrossEntropy(torch.autograd.Function):
+    """Output layer and loss in one, a chunk of rows at a time: logits are never whole in memory.
+
+    The gradients are taken in the forward pass, while a chunk's probabilities are at hand:
+    d loss / d logits = softmax - (1 - eps) onehot - eps / V (Szegedy et al. 2016, arXiv 1512.00567, section 7).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float
+    ) -> tuple[Tensor, Tensor]:
+        vocabulary, count = weight.size(0), features.size(0)
+        needed = any(ctx.needs_input_grad[:3])
+        half = torch.is_autocast_enabled(features.device.type)
+        dtype = torch.get_autocast_dtype(features.device.type) if half else weight.dtype
+        matrix, inputs, offset = weight.to(dtype), features.to(dtype), bias.to(dtype)
+        exact = torch.promote_types(weight.dtype, torch.float32)
+        spread = smoothing / vocabulary
+        d_inputs = torch.empty_like(inputs) if needed else None
+        d_weight = torch.zeros_like(weight) if needed else None
+        d_bias = torch.zeros_like(bias) if needed else None
+        norms, picked = features.new_empty(count, dtype=exact), features.new_empty(count, dtype=exact)
+        rows = max(1, (_CHUNK if features.device.type == "cpu" else _CHUNK_GPU) // vocabulary)
+        for start in range(0, count, rows):
+            part = slice(start, start + rows)
+            logits = torch.addmm(offset, inputs[part], matrix.t()).to(exact)
+            target = targets[part].unsqueeze(1)
+            picked[part] = logits.gather(1, target).squeeze(1)
+            highest = logits.amax(1, keepdim=True)
+            probabilities = logits.sub_(highest).exp_()
+            total = probabilities.sum(1, keepdim=True)
+            norms[part] = (highest + total.log()).squeeze(1)
+            if d_inputs is not None and d_weight is not None and d_bias is not None:
+                gradient = probabilities.div_(total)
+                gradient.scatter_add_(1, target, torch.full_like(target, smoothing - 1, dtype=exact))
+                d_bias += gradient.sum(0)
+                gradient = gradient.to(dtype)
+                torch.mm(gradient, matrix, out=d_inputs[part])
+                d_weight += gradient.t() @ inputs[part]
+        nll = (norms - picked).sum()
+        loss = nll
+        if smoothing:
+            # sum of all logits of a row = features . (sum of the weight's rows) + sum of the bias: no pass over V
+            row_sum = weight.sum(0)
+            even = (norms * vocabulary - features.to(exact) @ row_sum.to(exact) - bias.sum()).sum()
+            loss = (1 - smoothing) * nll + spread * even
+            if d_inputs is not None and d_weight is not None and d_bias is not None:
+                d_inputs -= (spread * row_sum).to(dtype)
+                d_weight -= spread * features.to(weight.dtype).sum(0)
+                d_bias -= spread * count
+        if needed:
+            ctx.save_for_backward(d_inputs.to(features.dtype), d_weight, d_bias)  # type: ignore[union-attr]
+        nll = nll.clone() if loss is nll else nll
+        ctx.mark_non_differentiable(nll)
+        return loss, nll
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        d_features, d_weight, d_bias = ctx.saved_tensors
+        return d_features * gradient, d_weight * gradient, d_bias * gradient, None, None
+
+
+def smoothed_cross_entropy(
+    features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, *, smoothing: float = 0.0
+) -> Loss:
+    """Cross-entropy of softmax(features weight^T + bias) with label smoothing, summed over N tokens.
+
+    features: (N, O); weight: (V, O); bias: (V,); targets: (N,) int64. smoothing: share of the target mass that is
+    spread evenly over the vocabulary. N = 0 gives zero loss and zero gradients.
+    """
+    return Loss(*_SmoothedCrossEntropy.apply(features, weight, bias, targets, smoothing))
+
+
+def smoothed_cross_entropy_plain(
+    features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, *, smoothing: float = 0.0
+) -> Loss:
+    """The same with whole logits and autograd: the reference."""
+    log_probs = F.log_softmax(F.linear(features, weight, bias), -1)
+    nll = -log_probs.gather(1, targets.unsqueeze(1)).sum()
+    return Loss((1 - smoothing) * nll - smoothing * log_probs.mean(1).sum(), nll.detach())
+
+
+def symmetric_divergence(first: Tensor, second: Tensor) -> Tensor:
+    """R-Drop's term: (KL(p || q) + KL(q || p)) / 2, summed over N tokens (Liang et al. 2021, arXiv 2106.14448, eq. 2).
+
+    first, second: log-probabilities (N, V) of the same tokens under two dropout masks.
+    """
+    return ((first.exp() - second.exp()) * (first - second)).sum() / 2

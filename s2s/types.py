@@ -1,0 +1,149 @@
+"""The small typed objects that rooms hand to each other.
+
+Shape legend, used in every docstring: `B` batch, `T` target length, `S` source length, `D` width, `H` heads,
+`V` vocabulary (in attention: width of the values), `N` rows of a search (hypotheses alive).
+A mask is bool and `True = may attend` (or `True = a real token`) everywhere. Lengths are in tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple, Union
+
+from torch import Tensor
+
+# Nested tuple of tensors, batch first; `()` where there is nothing to carry. See `s2s.state.select`.
+State = Union[Tensor, tuple["State", ...]]
+
+# The special ids of every vocabulary, whatever made it.
+PAD, UNK, BOS, EOS = 0, 1, 2, 3
+SPECIALS = ("<pad>", "<unk>", "<s>", "</s>")
+
+
+class Batch(NamedTuple):
+    """Padded examples of one training or decoding step; right padding with PAD.
+
+    The source ends in EOS. `target_in` is BOS + target, `target_out` is target + EOS.
+    """
+
+    source: Tensor  # (B, S) int64
+    source_lengths: Tensor  # (B,) int64, at least 1
+    target_in: Tensor  # (B, T) int64
+    target_out: Tensor  # (B, T) int64
+    target_lengths: Tensor  # (B,) int64, EOS included
+    rows: tuple[int, ...]  # which examples of the corpus these are
+
+    def to(self, device: object) -> Batch:
+        """The same batch with its tensors on `device`."""
+        moved = [t.to(device, non_blocking=True) for t in self[:5]]  # type: ignore[call-overload]
+        return Batch(*moved, rows=self.rows)
+
+
+class Encoded(NamedTuple):
+    """What an encoder hands on."""
+
+    states: Tensor  # (B, S, D)
+    final: Tensor  # (B, F) summary of the whole source
+    mask: Tensor  # (B, S) bool, True = may attend
+
+
+class Memory(NamedTuple):
+    """What attention reads: projected once a source, then read-only. A mechanism may carry more in `extra`."""
+
+    keys: Tensor  # (B, S, K)
+    values: Tensor  # (B, S, V)
+    mask: Tensor  # (B, S) bool, True = may attend
+    extra: tuple[Tensor, ...] = ()  # batch first
+
+
+class AttentionOutput(NamedTuple):
+    """What one call of an attention gives."""
+
+    context: Tensor  # (B, T, V)
+    weights: Tensor | None  # (B, T, S), the alignment; None where there is none or it wasn't asked for
+    state: State
+    aux: dict[str, Tensor]  # losses, log-probabilities, weights of each head; empty otherwise
+
+
+class DecoderOutput(NamedTuple):
+    """What one call of a decoder gives."""
+
+    features: Tensor  # (B, T, D), input of the output layer
+    context: Tensor  # (B, T, V)
+    weights: Tensor | None  # (B, T, S)
+    state: State
+    aux: dict[str, Tensor]
+
+
+class StepOutput(NamedTuple):
+    """What one step of a model (or of several) tells a search."""
+
+    log_probs: Tensor  # (N, V) float32, normalised
+    state: State  # N rows
+    weights: Tensor | None  # (N, S)
+
+
+# (tokens (N,), state of N rows, source row of each hypothesis (N,)) -> StepOutput. All that a search knows of a model.
+StepFunction = Callable[[Tensor, State, Tensor], StepOutput]
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One finished or cut-off output of a search.
+
+    tokens: ids without BOS; the last one is EOS if it is finished.
+    score: what the search ranks by (log-probability with penalties). log_prob: plain sum of `token_log_probs`.
+    weights: (len(tokens), S) float32 on the CPU, or None.
+    flags: any of "unfinished" (stopped at the length limit), "constraint_unmet", "fallback" (all candidates were
+    masked, so the blocks were lifted).
+    """
+
+    tokens: tuple[int, ...]
+    score: float
+    log_prob: float
+    token_log_probs: tuple[float, ...]
+    weights: Tensor | None = None
+    flags: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Result:
+    """One output record of a text command: the answer to one input record.
+
+    tokens: the ids of the output, so that its score can be checked by forced decoding.
+    alignment: (output pieces, source pieces, weights as nested lists), or None.
+    flags: truncated, split, unfinished, looping, copied, blank, refused, constraint_unmet, fallback.
+    """
+
+    input: str
+    text: str
+    score: float
+    log_prob: float
+    tokens: tuple[int, ...] = ()
+    pieces: tuple[str, ...] = ()
+    source_pieces: tuple[str, ...] = ()
+    alignment: tuple[tuple[float, ...], ...] | None = None
+    nbest: tuple[Result, ...] = ()
+    flags: tuple[str, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric's value with the signature that makes it comparable.
+
+    value: the point estimate. low, high: bounds of the 95 % bootstrap interval, or None where it wasn't asked for.
+    """
+
+    name: str
+    value: float
+    signature: str
+    low: float | None = None
+    high: float | None = None
+    higher_is_better: bool = True
+    details: dict[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        interval = "" if self.low is None else f" [{self.low:.2f}, {self.high:.2f}]"
+        return f"{self.name} {self.value:.2f}{interval} ({self.signature})"
