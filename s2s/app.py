@@ -1,13 +1,13 @@
 """Recipes and overrides to a `Config`: the composition root, and the only file that imports Hydra.
 
 Overrides have Hydra's grammar. `KEY=VALUE` sets a key of the schema, `GROUP=NAME` swaps a part (`attention=general`).
-In a shell, put an override into single quotes when it holds anything but letters, digits and `._/-=`; inside, quote the
-value too when it holds `, ( ) [ ] { } : ' " #` or starts or ends with a space:
+In a shell, put an override into single quotes when it holds anything but letters, digits and `._/-=`; inside, put the
+value into double quotes too when it holds `, ( ) [ ] { } '` or is to be text although it looks like something else:
 
-    'corpus.path=my data/café'             spaces within a value and letters of any script need the shell's quotes only
+    'corpus.path=my data/café #2'          spaces, signs and letters of any script need the shell's quotes only
     corpus.path=a=b                        an equals sign stands for itself
     'corpus.path="a, b (c)"'               a value in quotes of its own is taken as text, whatever it holds
-    'corpus.target="no"' seed=null         null is nothing; numbers, true, false and null in quotes are text
+    'name="1e3"' threads=null              numbers, true, false and null in quotes are text; null is nothing
     'task.metrics=[bleu,chrf,ter]'         a list; without the brackets, commas mean a sweep and need -m
 
 Nothing here changes the working folder or makes one; relative paths are relative to where the user stands.
@@ -21,6 +21,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from s2s import config as schema
 from s2s import paths
 from s2s.config import Config
 from s2s.errors import ConfigError
-from s2s.registry import canonical, listed, unknown
+from s2s.registry import canonical, group_file, listed, unknown
 
 _MAX_BYTES = 256 * 1024  # a recipe is a page; anything near this is no recipe
 _MAX_ALIASES = 10  # few enough that nested anchors cannot grow
@@ -54,19 +55,24 @@ def compose(recipe: str, overrides: Sequence[str] = (), plugins: Sequence[str] =
 
     recipe: a name below `recipes/` or the path of a YAML file (a recipe, or the `config.yaml` of a run folder).
     plugins: modules whose builders are allowed as well (`attention=module.function`).
-    Raises ConfigError for whatever is wrong, all of it at once: unknown keys and choices with the nearest valid one,
-    missing values, wrong types, then combinations that cannot work.
+    Where an override chooses another file of a group, what this file changes wins over the recipe's own keys, and
+    options of another builder go. Raises ConfigError for whatever is wrong, all of it at once: unknown keys and choices
+    with the nearest valid one, missing values, wrong types, then combinations that cannot work.
     """
-    name, path = _locate(recipe)
-    chosen = _rewrite(_parse(overrides), plugins)
-    content = _recipe(path, name, {key for override in chosen for key in override.groups})
-    data = _compose(content, [text for override in chosen for text in override.texts], recipe)
+    source = _load(recipe)
+    changes = [_change(override, plugins) for override in _parse(overrides)]
+    for change in changes:
+        if change.group is not None:
+            lost = _swap(source, change.group, change.choice)
+            if lost and not source.recorded:
+                log.warning("override `%s` takes the place of the recipe's %s", change.given, ", ".join(lost))
+    data = _compose(source, [change.text for change in changes if change.group is None])
 
-    def where(key: str) -> str | None:
-        for override in reversed(chosen):
-            if f"{key}.".startswith(f"{override.key}.") or f"{override.key}.".startswith(f"{key}."):
-                return f"override `{override.given}`"
-        return str(recipe)
+    def where(key: str) -> str:
+        for change in reversed(changes):
+            if f"{key}.".startswith(f"{change.key}.") or f"{change.key}.".startswith(f"{key}."):
+                return f"override `{change.given}`"
+        return recipe
 
     config = schema.from_dict(data, plugins=plugins, where=where)
     found = schema.problems(config)
@@ -83,7 +89,7 @@ def sweep(recipe: str, overrides: Sequence[str], plugins: Sequence[str] = ()) ->
     choices: list[list[str]] = []
     for override in _parse(overrides):
         if not override.is_sweep_override():
-            choices.append([override.input_line])
+            choices.append([str(override.input_line)])
         elif override.is_discrete_sweep():
             key = override.get_key_element()
             choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
@@ -118,63 +124,101 @@ def _escape(value: Any) -> Any:
 # ---- recipes
 
 
-def _locate(recipe: str) -> tuple[str, Path]:
-    """The name and file of a recipe that is given by name or path."""
-    known = paths.recipe_files()
-    if recipe in known:
-        return recipe, known[recipe]
-    path = Path(recipe)
-    if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
-            raise ConfigError("there is no such recipe file", where=recipe, hint="See the recipes: s2s list recipes")
-        for name, file in known.items():
-            if path.resolve() == file.resolve():
-                return name, path
-        return (path.resolve().parent.name if path.stem in ("recipe", "config") else path.stem), path
-    raise unknown("recipe", recipe, [*known, "a path to a YAML file"])
+@dataclass
+class _Source:
+    """What is composed: a recipe's choice in each group and its own keys.
 
-
-def _recipe(path: Path, name: str, swapped: set[str]) -> dict[str, Any]:
-    """A recipe's content, checked and ready for Hydra. swapped: groups that an override chooses.
-
-    A file without a defaults list is the record of a run: it is complete, and choosing a group replaces what was
-    recorded for it.
+    recorded: it is the complete record of a run, which chooses nothing by file.
     """
+
+    where: str
+    choices: dict[str, str | None]
+    body: dict[str, Any]
+    recorded: bool = False
+
+
+def _load(recipe: str) -> _Source:
+    """A recipe that is given by name or path, with those that it builds on merged into it."""
+    known = paths.recipe_files()
+    path = known.get(recipe, Path(recipe))
+    name = next((name for name, file in known.items() if file.resolve() == path.resolve()), None)
+    if recipe not in known and path.suffix not in (".yaml", ".yml"):
+        raise unknown("recipe", recipe, [*known, "the path of a YAML file"])
+    if name is None:
+        name = path.resolve().parent.name if path.stem in ("recipe", "config") else path.stem
+    source = _read_recipe(path, ())
+    source.body.setdefault("name", name)
+    return source
+
+
+def _read_recipe(path: Path, children: tuple[Path, ...]) -> _Source:
+    where = str(path)
+    if path in children:
+        raise ConfigError("the recipe builds on itself", where=where)
     content = read_yaml(path)
     defaults = content.pop("defaults", None)
-    if "hydra" in content:
-        raise ConfigError("unknown key `hydra`: s2s has no settings of Hydra", where=str(path))
-    content, notes = schema.migrate(content)
+    body, notes = schema.migrate(content)
     for note in notes:
-        log.warning("%s: %s", path, note)
-    content = {"name": name, **content}
+        log.warning("%s: %s", where, note)
+    if "hydra" in body:
+        raise ConfigError("unknown key `hydra`: s2s has no settings of Hydra", where=where)
     if defaults is None:
-        recorded = {key: value for key, value in content.items() if key not in swapped}
-        return {"defaults": ["_self_", *({f"/{group}": None} for group in paths.groups())], **recorded}
-    if not isinstance(defaults, list):
-        raise ConfigError("`defaults` must be a list", where=str(path), hint="It starts with `- /config`.")
-    entries = [_default(entry, str(path)) for entry in defaults]
-    return {"defaults": entries if "_self_" in entries else [*entries, "_self_"], **content}
+        return _Source(where, {}, body, recorded=True)
+    if not isinstance(defaults, list) or "_self_" in defaults[:-1]:
+        raise ConfigError("`defaults` must be a list, with `_self_` at its end if at all", where=where)
+    source = _Source(where, {}, {})
+    for entry in defaults:
+        if isinstance(entry, str):
+            _build_on(source, entry, (*children, path))
+        else:
+            _swap(source, *_group_entry(entry, where))
+    merged = OmegaConf.merge(OmegaConf.create(source.body), OmegaConf.create(body))
+    source.body = dict(OmegaConf.to_container(merged, resolve=False))  # type: ignore[arg-type]
+    return source
 
 
-def _default(entry: Any, where: str) -> Any:
-    """An entry of a defaults list, with an alias replaced. Raises ConfigError for what is not there."""
-    if isinstance(entry, str):
-        files = ["config", *(f"{name}/recipe" for name in paths.recipe_files())]
-        if entry != "_self_" and entry.removeprefix("/") not in files:
-            raise unknown("file in `defaults`", entry, ["_self_", *(f"/{name}" for name in files)], where=where)
-        return entry if entry == "_self_" else f"/{entry.removeprefix('/')}"
-    if not isinstance(entry, Mapping) or len(entry) != 1:
-        raise ConfigError(
-            "an entry of `defaults` is neither", where=where, expected="a file or `override /GROUP: NAME`"
-        )
-    (key, name), *_ = entry.items()
+def _build_on(source: _Source, entry: str, children: tuple[Path, ...]) -> None:
+    """Add what a file in a defaults list brings: `/config`, or a recipe (`/translate/debian-en-de/recipe`)."""
+    recipes = {f"/{name}/recipe": file for name, file in paths.recipe_files().items()}
+    if entry == "/config":
+        for default in read_yaml(paths.conf_dir() / "config.yaml")["defaults"]:
+            if isinstance(default, dict):
+                source.choices = {**default, **source.choices}
+    elif entry in recipes:
+        parent = _read_recipe(recipes[entry], children)
+        source.choices.update(parent.choices)
+        source.body = parent.body
+    elif entry != "_self_":
+        raise unknown("file in `defaults`", entry, ["/config", *recipes, "_self_"], where=source.where)
+
+
+def _group_entry(entry: Any, where: str) -> tuple[str, str | None]:
+    """The group and choice of an entry like `override /attention: general`, with an alias replaced."""
+    if not isinstance(entry, dict) or len(entry) != 1:
+        raise ConfigError("wrong entry in `defaults`", where=where, expected="/config or `override /GROUP: NAME`")
+    ((key, name),) = entry.items()
     group = str(key).removeprefix("override ").strip().removeprefix("/")
     if group not in paths.groups():
         raise unknown("group in `defaults`", group, paths.groups(), where=where)
-    if name is None:
-        return {key: None}
-    return {key: canonical(group, str(name), where=where)}
+    return group, None if name is None else canonical(group, str(name), where=where)
+
+
+def _swap(source: _Source, group: str, choice: str | None) -> list[str]:
+    """Choose in a group: another file, a plug-in's builder (`module.function`), or nothing.
+
+    Returns the recipe's own keys that this puts out of force.
+    """
+    own = source.body.get(group)
+    before, source.choices[group] = source.choices.get(group), choice
+    if not isinstance(own, dict):
+        return []
+    kept: dict[str, Any] = {}
+    if before is not None and choice is not None and "." not in before + choice:
+        old, new = group_file(group, before), group_file(group, choice)
+        if old.get("_target_") == new.get("_target_"):
+            kept = {key: value for key, value in own.items() if key not in new or old.get(key, own) == new[key]}
+    source.body[group] = kept
+    return [f"{group}.{key}" for key in own if key not in kept]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -198,11 +242,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"the file is not UTF-8: byte {error.start}", where=where) from None
     except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"the file is not YAML: {error.problem}", where=f"{where}{line}") from None
+        place = _place(where, error.problem_mark)
+        raise ConfigError(f"the file is not YAML: {error.problem}", where=place) from None
     except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"the file is not YAML: {_first_line(error)}", where=where) from None
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or not content:
         raise ConfigError("the file holds no keys", where=where, expected="lines like `seed: 1`")
     odd = [key for key in content if not isinstance(key, str)]
     if odd:
@@ -210,10 +254,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
+def _place(where: str, mark: Any) -> str:
+    return where if mark is None else f"{where}:{mark.line + 1}"
+
+
 def _check_events(text: str, where: str) -> None:
     aliases = depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        place = f"{where}:{event.start_mark.line + 1}"
+        place = _place(where, event.start_mark)
         if isinstance(event, yaml.AliasEvent):
             aliases += 1
             if aliases > _MAX_ALIASES:
@@ -224,81 +272,94 @@ def _check_events(text: str, where: str) -> None:
                 raise ConfigError("nested too deeply", where=place, expected=f"at most {_MAX_DEPTH} levels")
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
-        if getattr(event, "tag", None) is not None:
-            raise ConfigError(f"the YAML tag `{event.tag}` is refused", where=place, expected="plain values")
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            raise ConfigError(f"the YAML tag `{tag}` is refused", where=place, expected="plain values")
 
 
 # ---- overrides
 
 
-class _Chosen:
-    """An override as given, its key path, what Hydra is told, and the groups that it chooses."""
+@dataclass(frozen=True)
+class _Change:
+    """An override: as given, its key path, what Hydra is told, and the choice if it makes one in a group."""
 
-    def __init__(self, given: str, key: str, texts: list[str], groups: tuple[str, ...] = ()) -> None:
-        self.given, self.key, self.texts, self.groups = given, key, texts, groups
+    given: str
+    key: str
+    text: str
+    group: str | None = None
+    choice: str | None = None
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
-    parsed = []
-    for text in overrides:
+    return [_parse_one(text) for text in overrides]
+
+
+def _parse_one(text: str) -> Override:
+    parser = OverridesParser.create()
+    # Hydra's bare words are ASCII; what holds other letters or signs is taken as text where nothing is ambiguous
+    bare = re.fullmatch(r"""([+~]*[\w./@]+)=([^"',()\[\]{}\n]*[^"',()\[\]{}\n\\])""", text)
+    for attempt in [text, f'{bare[1]}="{bare[2].strip()}"'] if bare else [text]:
         try:
-            parsed += OverridesParser.create().parse_overrides([text])
+            return parser.parse_override(attempt)
         except (HydraException, ValueError):
-            raise ConfigError(
-                "this override cannot be read",
-                where=f"override `{text}`",
-                expected="KEY=VALUE",
-                hint=f"""A value with special characters goes in quotes: '{text.partition("=")[0] or "KEY"}="..."'""",
-            ) from None
-    return parsed
+            continue
+    raise ConfigError(
+        "this override cannot be read",
+        where=f"override `{text}`",
+        expected="KEY=VALUE",
+        hint="Put a value with special characters into quotes of its own: 'KEY=\"VALUE\"'",
+    )
 
 
-def _rewrite(overrides: Sequence[Override], plugins: Sequence[str]) -> list[_Chosen]:
-    """What Hydra is told for each override: aliases replaced, every other key set even where no file has it yet."""
-    groups, chosen = paths.groups(), []
-    for override in overrides:
-        given = str(override.input_line).strip()
-        where = f"override `{given}`"
-        key, _, value_text = given.lstrip("+~").partition("=")
-        if override.is_sweep_override():
-            raise ConfigError(
-                "several values for one key",
-                where=where,
-                hint=f"Add -m to sweep over them, or write a list as {key}=[...].",
-            )
-        if key.partition(".")[0].partition("/")[0] == "hydra":
-            raise ConfigError("unknown key `hydra`: s2s has no settings of Hydra", where=where)
-        if override.package is not None:
-            raise unknown("key", key, groups, where=where)
-        value = override.value()
-        if override.is_delete():
-            chosen.append(_Chosen(given, key, [given]))
-        elif key in groups and value is None:
-            chosen.append(_Chosen(given, key, [given], (key,)))
-        elif key in groups and not isinstance(value, dict | list):
-            name = str(value)
-            if name.rpartition(".")[0] in plugins and "." in name:
-                texts = [f"{key}=null", f"++{key}._target_={name}"]
-            else:
-                texts = [f"{key}={canonical(key, name, where=where)}"]
-            chosen.append(_Chosen(given, key, texts, (key,)))
-        else:
-            new = schema.RENAMED.get(key, key)
-            if new != key:
-                log.warning("%s: `%s` is now `%s`", where, key, new)
-            chosen.append(_Chosen(given, new, [f"++{new}={value_text}"]))
-    return chosen
+def _change(override: Override, plugins: Sequence[str]) -> _Change:
+    """What an override does. Keys that no file has yet are set too: the schema judges them afterwards."""
+    given = str(override.input_line).strip()
+    where = f"override `{given}`"
+    key, _, value_text = given.lstrip("+~").partition("=")
+    if override.is_sweep_override():
+        hint = f"Add -m to sweep over them, or write a list as {key}=[...]."
+        raise ConfigError("several values for one key", where=where, hint=hint)
+    if re.match(r"hydra\b", key):
+        raise ConfigError("unknown key `hydra`: s2s has no settings of Hydra", where=where)
+    if override.package is not None:
+        raise unknown("key", key, paths.groups(), where=where)
+    value = override.value()
+    if override.is_delete():
+        return _Change(given, key, given, group=key if key in paths.groups() else None)
+    if key in paths.groups() and not isinstance(value, dict | list):
+        name = "null" if value is None else str(value)
+        if name.rpartition(".")[0] not in plugins:
+            name = canonical(key, name, where=where)
+        return _Change(given, key, "", group=key, choice=name)
+    new = schema.RENAMED.get(key, key)
+    if new != key:
+        log.warning("%s: `%s` is now `%s`", where, key, new)
+    return _Change(given, new, f"++{new}={value_text}")
 
 
 # ---- Hydra
 
 
+def _primary(source: _Source) -> dict[str, Any]:
+    """The config that Hydra starts from."""
+    body, defaults = dict(source.body), []
+    for group, choice in source.choices.items():
+        if choice is not None and "." in choice:
+            body[group] = {"_target_": choice, **(body.get(group) or {})}
+            choice = None
+        elif source.recorded:
+            body.pop(group, None)
+        defaults.append({f"/{group}": choice} if source.recorded else {f"override /{group}": choice})
+    return {"defaults": ["_self_", *defaults] if source.recorded else ["/config", *defaults, "_self_"], **body}
+
+
 @contextmanager
-def _hydra(content: Mapping[str, Any]) -> Iterator[None]:
+def _hydra(primary: Mapping[str, Any]) -> Iterator[None]:
     """Hydra's global state, ours for a moment: whatever an embedding program had there comes back."""
     store, held = ConfigStore.instance(), GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
-    store.store(name=_PRIMARY, node=dict(content))
+    store.store(name=_PRIMARY, node=dict(primary))
     try:
         with hydra.initialize_config_dir(config_dir=str(paths.conf_dir()), job_name="s2s", version_base="1.3"):
             yield
@@ -307,16 +368,14 @@ def _hydra(content: Mapping[str, Any]) -> Iterator[None]:
         GlobalHydra.instance().hydra = held
 
 
-def _compose(content: Mapping[str, Any], overrides: Sequence[str], recipe: str) -> dict[str, Any]:
+def _compose(source: _Source, overrides: Sequence[str]) -> dict[str, Any]:
     """The composed values, references resolved; missing ones stay `???`."""
-    folder = re.sub(r'([\\"])', r"\\\1", f"file://{paths.recipes_dir()}")
     try:
-        with _hydra(content), warnings.catch_warnings():
+        with _hydra(_primary(source)), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            composed = hydra.compose(_PRIMARY, [f'hydra.searchpath=["{folder}"]', *overrides])
-            data = OmegaConf.to_container(composed, resolve=True, throw_on_missing=False)
+            data = OmegaConf.to_container(hydra.compose(_PRIMARY, list(overrides)), resolve=True)
     except (HydraException, OmegaConfBaseException, RecursionError) as error:
-        raise ConfigError(_first_line(error.__cause__ or error), where=recipe) from None
+        raise ConfigError(_first_line(error.__cause__ or error), where=source.where) from None
     assert isinstance(data, dict)
     return {str(key): value for key, value in data.items()}
 

@@ -73,6 +73,7 @@ def save(
     where the disk is full or the place isn't writable.
     """
     for name in files:
+        _check_name(name, str(folder))
         if name in (CONFIG, MANIFEST) or not name.endswith((".spm", ".json")):
             raise BundleError(f"{printable(name)} is no name for a tokenizer file", expected="*.spm or *.json")
     target = present(folder)
@@ -187,14 +188,9 @@ def write_manifest(folder: Path, kind: str) -> None:
 
 def read_listed(folder: Path, manifest: dict[str, Any], name: str, max_bytes: int | None = None) -> bytes:
     """The bytes of a file that a checked manifest lists, compared with its size and SHA-256. Raises BundleError."""
+    _check_listed(folder, manifest, name)
     path, entry = folder / name, manifest["files"][name]
-    with open_plain(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if is_pickle(file.read(9)):
-            raise pickle_error(path)
-    if size != entry["size"]:
-        raise BundleError("has the wrong size", where=str(path), expected=f"{entry['size']} bytes", found=f"{size}")
-    data = _read_bytes(path, size if max_bytes is None else max_bytes)
+    data = _read_bytes(path, entry["size"] if max_bytes is None else max_bytes)
     digest = hashlib.sha256(data).hexdigest()
     if digest != entry["sha256"]:
         tokenizer = name.endswith((".spm", ".json")) and name != CONFIG
@@ -203,6 +199,17 @@ def read_listed(folder: Path, manifest: dict[str, Any], name: str, max_bytes: in
             what, where=str(path), expected=f"SHA-256 {entry['sha256'][:12]}...", found=f"{digest[:12]}..."
         )
     return data
+
+
+def _check_listed(folder: Path, manifest: dict[str, Any], name: str) -> None:
+    """What can be said of a listed file without reading it all: there, ordinary, no pickle, of the right size."""
+    path, expected = folder / name, manifest["files"][name]["size"]
+    with open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if is_pickle(file.read(9)):
+            raise pickle_error(path)
+    if size != expected:
+        raise BundleError("has the wrong size", where=str(path), expected=f"{expected:,} bytes", found=f"{size:,}")
 
 
 def _load(folder: Path, manifest: dict[str, Any], name: str) -> Any:
@@ -220,6 +227,8 @@ def _load(folder: Path, manifest: dict[str, Any], name: str) -> Any:
 
 def _read(folder: Path) -> Bundle:
     manifest = read_manifest(folder)
+    for name in manifest["files"]:
+        _check_listed(folder, manifest, name)
     config = _load(folder, manifest, CONFIG)
     _check_sizes(config, headers(folder / WEIGHTS), str(folder / CONFIG))
     content = {name: _load(folder, manifest, name) for name in manifest["files"]}
@@ -266,12 +275,14 @@ def _steadily(folder: str | Path, function: Callable[[Path], _T]) -> _T:
     return result
 
 
-def _stamp(folder: str | Path) -> tuple[int, int] | None:
+def _stamp(folder: str | Path) -> tuple[Path, int, int] | None:
+    """What changes when a folder is replaced: where its content lies, and which manifest that is."""
+    place = present(folder)
     try:
-        status = (present(folder) / MANIFEST).stat()
+        status = (place / MANIFEST).stat()
     except OSError:
         return None
-    return status.st_ino, status.st_mtime_ns
+    return place, status.st_ino, status.st_mtime_ns
 
 
 def _check_name(name: str, where: str) -> None:
@@ -294,11 +305,9 @@ def _parse_config(data: bytes, where: str) -> dict[str, Any]:
     config = parse_json(data, where, error=BundleError)
     if not isinstance(config, dict):
         raise BundleError("is no config", where=where, expected="a JSON object")
-    for _, key, item in walk(config):
+    for _, key, _ in walk(config):
         if re.fullmatch("_.*_", str(key), re.DOTALL):
             raise BundleError(f"names code: {printable(key)}", where=where, expected="plain values")
-        if isinstance(item, str) and "${" in item:
-            raise BundleError(f"asks for a substitution: {printable(item)}", where=where, expected="plain values")
     return config
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from s2s.errors import ConfigError
+from s2s.errors import ConfigError, S2SError
 from s2s.registry import BuilderNode, Reader, builder, check_plain, group_defaults, group_names
 from s2s.search.options import SearchConfig
 
@@ -310,6 +310,10 @@ def _check_training(config: Config) -> Iterator[str]:
 
 
 def _check_text(config: Config) -> Iterator[str]:
+    try:
+        config.text.build()  # reads nothing yet, and knows its own ranges
+    except S2SError as error:
+        yield str(error)
     if config.trainer.subword_sample > 0 and config.text.name in ("words", "characters"):
         yield f"`trainer.subword_sample` needs subwords: text={config.text.name} has one segmentation only"
     if config.model.tie == "all" and not config.text.options.get("joint", False):

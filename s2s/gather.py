@@ -27,7 +27,7 @@ class _Gathered:
         self.inputs: list[Tensor] = []
         self.gradients: list[Tensor] = []
         self.weight = weight  # keeps the id in the loop's table valid
-        self.anchor: Tensor = _Anchor.apply(weight, self)
+        self.anchor: Tensor = _Anchor.apply(weight, self)  # type: ignore[no-untyped-call]
 
 
 class _Anchor(torch.autograd.Function):
@@ -79,7 +79,7 @@ def gathered() -> Iterator[None]:
 
 
 def linear(x: Tensor, weight: Tensor, added: Tensor | None = None) -> Tensor:
-    """x (..., I) times weight (O, I) transposed, plus `added` ((O,) a bias, or (..., O)); gathered inside `gathered()`."""
+    """x (..., I) times weight (O, I) transposed, plus `added`: a bias (O,) or (..., O). Gathered inside `gathered()`."""
     loop = _loop.get()
     # autocast picks dtypes inside F.linear; a gathered product is for full precision, where it pays (on a CPU)
     if loop is None or not torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
@@ -94,4 +94,4 @@ def linear(x: Tensor, weight: Tensor, added: Tensor | None = None) -> Tensor:
         added = rows.new_zeros(weight.size(0))
     elif added.dim() > 1:
         added = added.reshape(-1, weight.size(0))
-    return _Step.apply(rows, gathered_weight.anchor, added, gathered_weight).view(*x.shape[:-1], weight.size(0))  # type: ignore[no-any-return]
+    return _Step.apply(rows, gathered_weight.anchor, added, gathered_weight).view(*x.shape[:-1], weight.size(0))  # type: ignore[no-any-return, no-untyped-call]

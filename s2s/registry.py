@@ -77,10 +77,9 @@ class Problem:
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name or key path that was most likely meant, or None."""
     candidates = sorted(known)
-    close = difflib.get_close_matches(name, candidates, n=1, cutoff=0.8)
     same_leaf = [path for path in candidates if path.rpartition(".")[2] == name.rpartition(".")[2]]
-    loose = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
-    return next(iter([*close, *same_leaf, *loose]), None)
+    close = difflib.get_close_matches(name, same_leaf, n=1, cutoff=0)
+    return next(iter(close or difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)), None)
 
 
 def unknown(kind: str, name: str, known: Iterable[str], *, where: str | None = None) -> ConfigError:
@@ -109,14 +108,15 @@ def canonical(group: str, name: str, *, where: str | None = None) -> str:
 
 
 @functools.lru_cache
-def _group_file(group: str, name: str) -> dict[str, Any]:
+def group_file(group: str, name: str) -> dict[str, Any]:
+    """The content of a file of a group; not to be changed. Raises KeyError for an unknown name."""
     content = yaml.safe_load(paths.group_files(group)[name].read_text(encoding="utf-8"))
     return dict(content or {})
 
 
 def group_defaults(group: str, name: str) -> dict[str, Any]:
     """The options that a file of a group sets. Raises ConfigError for an unknown name."""
-    content = _group_file(group, canonical(group, name))
+    content = group_file(group, canonical(group, name))
     return {key: value for key, value in content.items() if key != "_target_"}
 
 
@@ -124,7 +124,7 @@ def targets(group: str) -> dict[str, str]:
     """The builders of a group: function name to `module.function`, as the YAML files of the group name them."""
     found = {}
     for choice in group_names(group):
-        target = str(_group_file(group, choice).get("_target_", ""))
+        target = str(group_file(group, choice).get("_target_", ""))
         module, _, function = target.rpartition(".")
         if module != MODULES[group] or function.startswith("_"):
             raise ConfigError(
@@ -143,7 +143,7 @@ def builder(group: str, name: str, options: Mapping[str, Any]) -> tuple[Callable
     Raises ConfigError for an unknown name or option, with the nearest one, and for a value of the wrong type.
     """
     reader = Reader()
-    target = str(_group_file(group, canonical(group, name)).get("_target_", ""))
+    target = str(group_file(group, canonical(group, name)).get("_target_", ""))
     node = reader.bind(target.rpartition(".")[2], target, options, group)
     reader.raise_problems()
     return _function(target), node.options
@@ -193,9 +193,10 @@ class Reader:
         self._known: set[str] = set()
         self._unknown: list[str] = []
 
-    def add(self, path: str, text: str) -> None:
-        """Note a problem."""
+    def add(self, path: str, text: str) -> Any:
+        """Note a problem; returns None, in place of the value."""
         self.problems.append(Problem(path, text))
+        return None
 
     def raise_problems(self, where: Callable[[str], str | None] = lambda path: None) -> None:
         """Raise one ConfigError that lists every problem. where: says where the value of a key path was given."""
@@ -261,8 +262,9 @@ class Reader:
             elif dataclasses.is_dataclass(hint):
                 values[field.name] = self.fields({}, typing.cast(type, hint), key)
             self._known.add(key)
-        for name in given:
-            self._unknown.append(f"{path}.{name}" if path else str(name))
+        for name, value in given.items():
+            key = f"{path}.{name}" if path else str(name)
+            self._unknown += [f"{key}.{leaf}" for leaf in value] if isinstance(value, dict) and value else [key]
         if len(self.problems) > before or any(name.startswith(path) for name in self._unknown):
             return None
         try:
@@ -270,21 +272,26 @@ class Reader:
         except S2SError as error:  # a dataclass may check itself
             return self.add(path, str(error))
 
-    def builder(self, data: Any, path: str) -> BuilderNode | None:
+    def builder(self, data: Any, path: str) -> Any:
         """A builder node: `_target_` (in YAML) or `name`, and options."""
         self._known.add(path)
         if data is None:
             return self.add(path, f"missing value: choose {path}=NAME, one of {', '.join(group_names(path))}")
         if not isinstance(data, dict):
-            return self.add(path, f"wrong value of `{path}`: expected keys with values, found {_shown(data)}")
+            hint = f"choose it with {path}=NAME, or in `defaults` with `- override /{path}: NAME`"
+            return self.add(path, f"wrong value of `{path}`: expected options, found {_shown(data)}; {hint}")
         options = dict(data)
         named, target = options.pop("name", None), options.pop("_target_", None)
         known = targets(path)
         if self.plain and target is not None:
             return self.add(path, f"`{path}._target_` is refused: a model names its parts and never code")
-        if (named is None) == (target is None):
-            return self.add(path, f"`{path}` needs either `name` or `_target_`, not both; choose one with {path}=NAME")
-        given = str(target or named)
+        if named is None and target is None:
+            return self.builder(None, path)
+        if named is not None and target is not None:
+            return self.add(path, f"`{path}` has both `name` and `_target_`; choose one with {path}=NAME")
+        given = named if target is None else target
+        if not isinstance(given, str):
+            return self.add(path, f"`{path}` must name a builder, found {_shown(given)}")
         if (target in known.values()) if named is None else (named in known):
             function = given.rpartition(".")[2]
             return self.bind(function, known[function], options, path)
@@ -292,19 +299,19 @@ class Reader:
             return self._plugin(given, options, path)
         key = f"{path}._target_" if named is None else f"{path}.name"
         close = nearest(given, known.values() if named is None else known)
-        hint = f"did you mean `{close}`? " if close else ""
+        hint = f"; did you mean `{close}`?" if close else "."
         return self.add(
             path,
-            f"`{key}` names `{_shown(given)[1:-1]}`, which is no builder of s2s; {hint}"
+            f"`{key}` names `{_shown(given)[1:-1]}`, which is no builder of s2s{hint} "
             f"Known: {', '.join(sorted(known))}. Code of your own is named with --plugin MODULE",
         )
 
-    def _plugin(self, target: str, options: dict[str, Any], path: str) -> BuilderNode | None:
+    def _plugin(self, target: str, options: dict[str, Any], path: str) -> Any:
         try:
             function = _function(target)
         except (ImportError, AttributeError) as error:
             return self.add(path, f"the plug-in `{target}` cannot be loaded: {error}")
-        if not callable(function):
+        if not inspect.isroutine(function) and not inspect.isclass(function):
             return self.add(path, f"the plug-in `{target}` is no function")
         return self.bind(target, target, options, path)
 
@@ -326,7 +333,13 @@ class Reader:
                 bound[option] = self.value(options.get(option, default), hints.get(option, Any), key)
             else:
                 bound[option] = default
-        self._unknown += [f"{path}.{option}" for option in options if option not in accepted]
+        for option in options:
+            if option not in accepted:
+                close = nearest(option, accepted)
+                hint = (
+                    f"did you mean `{path}.{close}`?" if close else f"{path}={name} has {', '.join(accepted) or 'none'}"
+                )
+                self.add(f"{path}.{option}", f"unknown key `{path}.{option}`; {hint}")
         return BuilderNode(name, target, bound)
 
 

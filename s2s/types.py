@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Union
 
+import torch
 from torch import Tensor
 
 # Nested tuple of tensors, batch first; `()` where there is nothing to carry. See `s2s.state.select`.
@@ -34,10 +35,12 @@ class Batch(NamedTuple):
     target_lengths: Tensor  # (B,) int64, EOS included
     rows: tuple[int, ...]  # which examples of the corpus these are
 
-    def to(self, device: object) -> Batch:
+    def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on `device`."""
-        moved = [t.to(device, non_blocking=True) for t in self[:5]]  # type: ignore[call-overload]
-        return Batch(*moved, rows=self.rows)
+        source, source_lengths, target_in, target_out, target_lengths = (
+            tensor.to(device, non_blocking=True) for tensor in self[:5]
+        )
+        return Batch(source, source_lengths, target_in, target_out, target_lengths, self.rows)
 
 
 class Encoded(NamedTuple):

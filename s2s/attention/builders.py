@@ -79,7 +79,7 @@ def general(query_size: int, memory_size: int, *, dropout: float = 0.0) -> Atten
 
 
 def location(query_size: int, memory_size: int, *, max_source: int = 200, dropout: float = 0.0) -> Attention:
-    """Luong et al. 2015, eq. 9. max_source: source positions (tokens) that can be attended; those beyond get no mass."""
+    """Luong et al. 2015, eq. 9. max_source: source tokens that can be attended; those beyond get no mass."""
     query_size, memory_size = _sizes(query_size, memory_size)
     score = LocationScore(query_size, _positive("max_source", max_source))
     return SoftAttention(score, memory_size, dropout=_probability("dropout", dropout))

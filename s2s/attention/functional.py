@@ -43,7 +43,7 @@ class _AdditiveEnergies(torch.autograd.Function):
             ctx.save_for_backward(query, keys, vector, activation)
             return activation @ vector
         ctx.save_for_backward(query, keys, vector)
-        parts = [torch.tanh(part.unsqueeze(2) + keys.unsqueeze(1)) @ vector for part in query.split(chunk, 1)]
+        parts = [torch.tanh(part.unsqueeze(2) + keys.unsqueeze(1)) @ vector for part in torch.split(query, chunk, 1)]
         return torch.cat(parts, 1)
 
     @staticmethod
@@ -68,7 +68,7 @@ class _AdditiveEnergies(torch.autograd.Function):
 def additive_energies(query: Tensor, keys: Tensor, vector: Tensor) -> Tensor:
     """e_ij = v . tanh(q_i + k_j) in bounded memory. Shapes and source as in `additive_energies_plain`."""
     vector = vector.to(query.dtype)
-    return _AdditiveEnergies.apply(query, keys.to(query.dtype), vector)  # type: ignore[no-any-return]
+    return _AdditiveEnergies.apply(query, keys.to(query.dtype), vector)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def weighted_sum(weights: Tensor, values: Tensor) -> Tensor:

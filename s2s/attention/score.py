@@ -45,7 +45,9 @@ class AdditiveScore(Score):
     scalar offset r is left out: a softmax doesn't see it.
     """
 
-    def __init__(self, query_size: int, memory_size: int, size: int, *, bias: bool = True, normed: bool = False) -> None:
+    def __init__(
+        self, query_size: int, memory_size: int, size: int, *, bias: bool = True, normed: bool = False
+    ) -> None:
         super().__init__()
         self.query_weight = _uniform(size, query_size, fan=query_size)
         self.key_weight = _uniform(size, memory_size, fan=memory_size)
@@ -64,7 +66,7 @@ class AdditiveScore(Score):
 
 
 class DotScore(Score):
-    """e = q . k, or q . k / sqrt(D) when scaled. Luong et al. 2015, arXiv 1508.04025, eq. 8; Vaswani et al. 2017, eq. 1."""
+    """e = q . k, or q . k / sqrt(D) when scaled. Luong et al. 2015, arXiv 1508.04025, eq. 8; scaled: Vaswani 2017, eq. 1."""
 
     def __init__(self, query_size: int, memory_size: int, *, scaled: bool = False) -> None:
         super().__init__()

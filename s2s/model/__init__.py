@@ -1,0 +1,6 @@
+"""Encoders, decoders and the model that joins them. The builders that `conf/encoder` and `conf/decoder` name."""
+
+from s2s.model.decoder import recurrent_decoder
+from s2s.model.encoder import recurrent_encoder
+
+__all__ = ["recurrent_decoder", "recurrent_encoder"]

@@ -10,7 +10,8 @@ When a query is made is the decoder's business, not the attention's:
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -62,14 +63,15 @@ class RecurrentDecoder(nn.Module):
         self.late_size = {"luong": output_size if input_feed else 0, "bahdanau": attention.memory_size}[style]
         embedding_size = embedding.embedding_dim
         sizes = [embedding_size + self.late_size] + [width] * (layers - 1)
-        self.layers = nn.ModuleList(RecurrentLayer(cell, size, width) for size in sizes)
+        layers_made = nn.ModuleList(RecurrentLayer(cell, size, width) for size in sizes)
+        self.layers = cast(Sequence[RecurrentLayer], layers_made)
         self.bridge = nn.Linear(final_size, layers * width * (2 if cell == "lstm" else 1))
         self.readout = nn.Linear(width + attention.memory_size, output_size)
         self.readout_embedding = nn.Linear(embedding_size, output_size, bias=False) if deep_output else None
         self.embedding_dropout, self.dropout = nn.Dropout(embedding_dropout), nn.Dropout(dropout)
 
     def initial_state(self, encoded: Encoded, memory: Memory) -> State:
-        """State before the first token: every layer's from the summary of the source, h = tanh(W final), c = W final."""
+        """State before the first token, a layer each: h = tanh(W final) and c = W' final, final being the source's summary."""
         parts = self.bridge(encoded.final).chunk(2 if self.layers[0].cell == "lstm" else 1, 1)
         split = [part.chunk(len(self.layers), 1) for part in (parts[0].tanh(), *parts[1:])]
         cells = tuple(tuple(kind[number] for kind in split) for number in range(len(self.layers)))
@@ -78,7 +80,7 @@ class RecurrentDecoder(nn.Module):
 
     def forward(self, tokens: Tensor, memory: Memory, state: State, *, need_weights: bool = True) -> DecoderOutput:
         """tokens (B, T): features (B, T, output_size), context (B, T, V), weights (B, T, S) if asked for."""
-        past = _Past(*state)  # type: ignore[misc]
+        past = _Past(*state)
         embedded = self.embedding_dropout(self.embedding(tokens))
         if self.late_size:
             with gathered():
@@ -109,7 +111,9 @@ class RecurrentDecoder(nn.Module):
 
     def _stepwise(self, embedded: Tensor, memory: Memory, past: _Past, need_weights: bool) -> DecoderOutput:
         known, readable = self.layers[0].inputs(embedded).unbind(1), self._known(embedded)
-        weights = [layer.recurrence(self.late_size if not n else layer.input_size) for n, layer in enumerate(self.layers)]
+        weights = [
+            layer.recurrence(self.late_size if not n else layer.input_size) for n, layer in enumerate(self.layers)
+        ]
         cells, feed, attention_state = list(past.cells), past.feed, past.attention
         hiddens, contexts, alignments, features, auxiliary = [], [], [], [], []
         for position, first in enumerate(known):
@@ -119,9 +123,7 @@ class RecurrentDecoder(nn.Module):
             else:
                 top = self._advance(first, feed, cells, weights)
                 asked = self.attention(top.unsqueeze(1), memory, attention_state, need_weights=need_weights)
-                feed = self._read(
-                    top, asked.context.squeeze(1), None if readable is None else readable[:, position]
-                )
+                feed = self._read(top, asked.context.squeeze(1), None if readable is None else readable[:, position])
                 features.append(feed)
             attention_state = asked.state
             hiddens.append(top)
@@ -145,8 +147,8 @@ class RecurrentDecoder(nn.Module):
         cells[0] = self.layers[0].step(known, late.to(known.dtype), cells[0], weights[0])
         top = cells[0][0]
         for number, layer in enumerate(self.layers[1:], 1):
-            bias = layer.rnn.bias_ih_l0 + (layer.rnn.bias_hh_l0 if layer.cell == "lstm" else 0)
-            cells[number] = layer.step(bias.expand(top.size(0), -1), self.dropout(top), cells[number], weights[number])
+            known = layer.bias().expand(top.size(0), -1)
+            cells[number] = layer.step(known, self.dropout(top), cells[number], weights[number])
             top = cells[number][0] + top if self.residual else cells[number][0]
         return top
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -26,16 +29,22 @@ class RecurrentEncoder(nn.Module):
     """
 
     def __init__(
-        self, input_size: int, *, cell: Cell, layers: int, width: int, bidirectional: bool, dropout: float, residual: bool
+        self,
+        input_size: int,
+        *,
+        cell: Cell,
+        layers: int,
+        width: int,
+        bidirectional: bool,
+        dropout: float,
+        residual: bool,
     ) -> None:
         super().__init__()
         directions = 2 if bidirectional else 1
         self.width, self.bidirectional, self.residual = width, bidirectional, residual
         sizes = [input_size] + [width] * (layers - 1)
-        self.forward_layers = nn.ModuleList(RecurrentLayer(cell, size, width // directions) for size in sizes)
-        self.backward_layers = nn.ModuleList(
-            RecurrentLayer(cell, size, width // directions) for size in sizes if bidirectional
-        )
+        self.forward_layers = _stack(cell, sizes, width // directions)
+        self.backward_layers = _stack(cell, sizes if bidirectional else [], width // directions)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, embedded: Tensor, lengths: Tensor) -> Encoded:
@@ -55,6 +64,10 @@ class RecurrentEncoder(nn.Module):
                 forward = torch.cat([forward, reverse_within(reverse, lengths)], -1)
             states = forward + states if self.residual and forward.shape == states.shape else forward
         return Encoded(states.masked_fill(~mask.unsqueeze(-1), 0.0), torch.cat(finals, -1), mask)
+
+
+def _stack(cell: Cell, input_sizes: Sequence[int], size: int) -> Sequence[RecurrentLayer]:
+    return cast(Sequence[RecurrentLayer], nn.ModuleList(RecurrentLayer(cell, width, size) for width in input_sizes))
 
 
 def recurrent_encoder(

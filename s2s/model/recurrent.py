@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -60,8 +60,12 @@ class RecurrentLayer(nn.Module):
         self.rnn = kinds[cell](input_size, size, batch_first=True)
         if cell == "lstm":  # forget gates start open (Jozefowicz et al. 2015)
             with torch.no_grad():
-                self.rnn.bias_ih_l0[size : 2 * size].fill_(1.0)
-                self.rnn.bias_hh_l0[size : 2 * size].zero_()
+                self._weight("bias_ih")[size : 2 * size].fill_(1.0)
+                self._weight("bias_hh")[size : 2 * size].zero_()
+
+    def _weight(self, name: str) -> Tensor:
+        """One of torch's weights of the layer: weight_ih (G H, I), weight_hh (G H, H), bias_ih and bias_hh (G H,)."""
+        return cast(Tensor, getattr(self.rnn, f"{name}_l0"))
 
     def zeros(self, like: Tensor) -> CellState:
         """The state before a sequence, (B, H) for a tensor whose first axis is B."""
@@ -80,33 +84,34 @@ class RecurrentLayer(nn.Module):
     def inputs(self, inputs: Tensor) -> Tensor:
         """The share of the gates that the first `inputs.size(-1)` input features give: (B, T, I') to (B, T, G H).
 
-        The rest of the input, if any, is given to `step` as `late`. The biases are in here (for a GRU only the input's).
+        The rest of the input, if any, is given to `step` as `late`. The bias is in here.
         """
-        weight = self.rnn.weight_ih_l0[:, : inputs.size(-1)]
-        bias = self.rnn.bias_ih_l0
-        if self.cell == "lstm":
-            bias = bias + self.rnn.bias_hh_l0
-        return nn.functional.linear(inputs, weight, bias)
+        weight = self._weight("weight_ih")[:, : inputs.size(-1)]
+        return nn.functional.linear(inputs, weight, self.bias())
+
+    def bias(self) -> Tensor:
+        """What is added to the input's share of the gates, (G H,); a GRU's hidden bias stands inside its reset gate."""
+        return self._weight("bias_ih") + self._weight("bias_hh") if self.cell == "lstm" else self._weight("bias_ih")
 
     def recurrence(self, late_size: int) -> tuple[Tensor, Tensor | None]:
         """The weights that `step` needs, joined once a sequence: (G H, late + H), and for a GRU its own hidden part."""
-        late = self.rnn.weight_ih_l0[:, self.input_size - late_size :]
+        late = self._weight("weight_ih")[:, self.input_size - late_size :]
         if self.cell == "lstm":
-            return torch.cat([late, self.rnn.weight_hh_l0], 1), None
-        return late, self.rnn.weight_hh_l0
+            return torch.cat([late, self._weight("weight_hh")], 1), None
+        return late, self._weight("weight_hh")
 
     def step(
         self, known: Tensor, late: Tensor | None, state: CellState, weights: tuple[Tensor, Tensor | None]
     ) -> CellState:
-        """One step: `known` (B, G H) from `inputs`, `late` (B, L) input features known only now. Returns the new state."""
+        """One step to the new state: `known` (B, G H) from `inputs`, `late` (B, L) the input features known only now."""
         hidden = state[0]
         joined, hidden_weight = weights
         if hidden_weight is None:
             gates = linear(hidden if late is None else torch.cat([late, hidden], 1), joined, known)
-            new_hidden, new_cell = _LSTMGates.apply(gates, state[1].to(gates.dtype))
+            new_hidden, new_cell = _LSTMGates.apply(gates, state[1].to(gates.dtype))  # type: ignore[no-untyped-call]
             return new_hidden, new_cell
         outer = known if late is None else linear(late, joined, known)
-        inner = linear(hidden, hidden_weight, self.rnn.bias_hh_l0)
+        inner = linear(hidden, hidden_weight, self._weight("bias_hh"))
         reset_o, update_o, new_o = outer.chunk(3, 1)
         reset_i, update_i, new_i = inner.chunk(3, 1)
         update = torch.sigmoid(update_o + update_i)

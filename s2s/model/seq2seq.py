@@ -74,10 +74,8 @@ def step_function(model: Seq2Seq, memory: Memory, *, need_weights: bool = True) 
         nonlocal expanded
         if "rows" not in known or not torch.equal(known["rows"], rows):
             known["rows"] = rows
-            expanded = Memory(
-                *(part.index_select(0, rows) for part in memory[:3]),
-                extra=tuple(part.index_select(0, rows) for part in memory.extra),
-            )
+            keys, values, mask = (part.index_select(0, rows) for part in memory[:3])
+            expanded = Memory(keys, values, mask, tuple(part.index_select(0, rows) for part in memory.extra))
         output = model.decoder(tokens.unsqueeze(1), expanded, state, need_weights=need_weights)
         weights = None if output.weights is None else output.weights.squeeze(1)
         return StepOutput(model.log_probs(output.features.squeeze(1)), output.state, weights)
@@ -90,7 +88,9 @@ def start_search(
 ) -> tuple[StepFunction, State]:
     """A step function and its first state (one row a source) for source ids (B, S). Call under `torch.no_grad`."""
     memory, state = model.start(source, lengths)
-    return step_function(model, memory, need_weights=need_weights), select(state, torch.arange(source.size(0), device=source.device))
+    return step_function(model, memory, need_weights=need_weights), select(
+        state, torch.arange(source.size(0), device=source.device)
+    )
 
 
 def seq2seq(
@@ -123,7 +123,7 @@ def seq2seq(
     output_size = decoder_width if tie == "none" else embedding
     built = decoder(
         target_embedding,
-        attention(query_size=decoder_width, memory_size=built_encoder.width),
+        attention(decoder_width, built_encoder.width),
         built_encoder.width,
         output_size,
         dropout,

@@ -32,8 +32,8 @@ def beam_search(
 
     start: state of B rows. max_lengths: most tokens of each source's output, EOS included (see `SearchConfig.limit`).
     source_lengths: to which attention weights are cut and over which coverage is counted; None: all columns count.
-    constraints: of each source. Where they can't be met at all (`Constraints.problems`), that source is searched without
-    them and flagged "constraint_unmet".
+    constraints: of each source. Where they can't be met at all (`Constraints.problems`), that source is searched
+    without them and flagged "constraint_unmet".
 
     Finished outputs come first, then those cut off at the limit (flagged "unfinished"). Equal scores are ordered by
     the earlier finish, equal candidates by the lower slot, then the lower id. Raises ConfigError and RunError as

@@ -178,7 +178,7 @@ class Blocks:
         allowed = plain.clone()
         for block in self._blocks:
             block(allowed, log_probs, history, groups)
-        # amax over a group's rows: the group is stuck if even its best candidate is ruled out.
+        # The best over a group's rows: the group is stuck if even its best candidate is ruled out.
         best = allowed.amax(1)
         best = torch.where(self.lifted[groups], plain.amax(1), best)
         of_group = torch.full(self.lifted.shape, -torch.inf, device=best.device)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from s2s.errors import UsageError
-from s2s.search.loop import device_of
+from s2s.search.loop import device_of, no_weights
 from s2s.search.options import SearchConfig
 from s2s.search.penalty import coverage_penalty, length_penalty
 from s2s.state import select
@@ -30,7 +30,8 @@ def force(
     start: state of one row a source. targets: ids without BOS, with EOS where they are complete (otherwise flagged
     "unfinished"). config: whose penalties rank; None: the defaults. rows: source row of each target; None: the targets
     are those of sources 0, 1, ... source_lengths: of each target, to which weights are cut.
-    Raises UsageError if a target has an id outside the vocabulary.
+    Raises UsageError if a target has an id outside the vocabulary, ConfigError if a coverage penalty is asked for and
+    there are no weights.
     """
     config = config or SearchConfig()
     device = device_of(start)
@@ -84,7 +85,9 @@ def _hypothesis(
     alignment = torch.stack(weights)[:, :cut].clone() if weights else None
     log_prob = math.fsum(probs)
     score = log_prob / length_penalty(len(ids), config.length_penalty)
-    if config.coverage_penalty and alignment is not None:
+    if config.coverage_penalty and ids:
+        if alignment is None:
+            raise no_weights(config)
         score += float(coverage_penalty(alignment.sum(0, keepdim=True), config.coverage_penalty))
     flags = frozenset[str]() if ids[-1:] == (EOS,) else frozenset({"unfinished"})
     return Hypothesis(ids, score, log_prob, probs, alignment, flags)

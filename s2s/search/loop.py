@@ -7,8 +7,7 @@ gives doesn't depend on its neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -26,6 +25,8 @@ from s2s.types import BOS, EOS, PAD, UNK, Hypothesis, State, StepFunction
 # A live hypothesis is given up only if it is worse by more than this, relative to 1 + |score|: float32 sums of a few
 # hundred log-probabilities are wrong by less, and the final scores are summed anew in float64.
 _SLACK = 1e-5
+
+_NEVER_IDS = 3  # most ids that are never generated: PAD, BOS, UNK
 
 
 class Frontier(NamedTuple):
@@ -63,10 +64,7 @@ def ranked(log_probs: Tensor, width: int, never: Tensor | None) -> tuple[Tensor,
         values, ids = log_probs.topk(width + 1)
         doubtful = ((values[:, 1:] == values[:, :-1]) & (values[:, 1:] != -torch.inf)) | values[:, :1].isnan()
     if bool(doubtful.any()):
-        if bool(values[:, 0].isnan().any()):
-            raise RunError(
-                "the model gave NaN as a log-probability", hint="check the model's weights: s2s verify MODEL"
-            )
+        refuse_nan(values[:, 0])
         rows = doubtful.any(1).nonzero().squeeze(1)
         again_values, again_ids = log_probs[rows].sort(dim=1, descending=True, stable=True)
         values[rows], ids[rows] = again_values[:, : width + 1], again_ids[:, : width + 1]
@@ -76,7 +74,10 @@ def ranked(log_probs: Tensor, width: int, never: Tensor | None) -> tuple[Tensor,
     return values, ids
 
 
-_NEVER_IDS = 3  # most ids that are never generated: PAD, BOS, UNK
+def refuse_nan(values: Tensor) -> None:
+    """Raises RunError if a value is NaN."""
+    if bool(values.isnan().any()):
+        raise RunError("the model gave NaN as a log-probability", hint="check the model's weights: s2s verify MODEL")
 
 
 @torch.no_grad()
@@ -107,6 +108,7 @@ def decode(
     device = device_of(start)
     owner, limit = torch.tensor(owners, device=device), torch.tensor(limits, device=device)
     longest_penalty = torch.tensor([length_penalty(n, config.length_penalty) for n in limits], device=device)
+    lengths = None if source_lengths is None else torch.tensor(source_lengths, device=device)
     plan = _Plan(config, constraints or [None] * groups, limits)
 
     live = torch.full((groups, width), -torch.inf, device=device)
@@ -146,15 +148,9 @@ def decode(
         penalties: Tensor | None = None
         if config.coverage_penalty:
             if output.weights is None:
-                raise ConfigError(
-                    f"search.coverage_penalty={config.coverage_penalty}: this model gives no attention weights",
-                    hint="set search.coverage_penalty=0",
-                )
+                raise no_weights(config)
             covered = output.weights if covered is None else covered[rows] + output.weights
-            mask = None
-            if source_lengths is not None:
-                lengths = torch.tensor(source_lengths, device=device)
-                mask = source_mask(lengths[group], covered.shape[1])
+            mask = None if lengths is None else source_mask(lengths[group], covered.shape[1])
             penalties = coverage_penalty(covered.float(), config.coverage_penalty, mask)[origins]
             scores = scores + penalties
         trace.record(choice, origins, output.weights, penalties)
@@ -170,7 +166,13 @@ def decode(
             # What a live hypothesis can still reach: its log-probability only falls, so its score is highest at the
             # length with the kindest penalty, the limit (alpha > 0) or the next token (alpha <= 0), fully covered.
             live = live.masked_fill((best[:, -1] > bound + _SLACK * (1 + bound.abs()))[:, None], -torch.inf)
-    return plan.flagged(trace.hypotheses(limits, nbest, config, source_lengths))
+    return trace.hypotheses(limits, nbest, config, source_lengths, plan.flags())
+
+
+def no_weights(config: SearchConfig) -> ConfigError:
+    """The error for a coverage penalty without attention weights."""
+    what = f"search.coverage_penalty={config.coverage_penalty}: this model gives no attention weights"
+    return ConfigError(what, hint="set search.coverage_penalty=0")
 
 
 def device_of(state: State) -> torch.device:
@@ -215,20 +217,15 @@ class _Plan:
         lifted = None if self.blocks is None else self.blocks.lifted
         return Frontier(step, slots, row_of, live, capacity, self._never, self.lexical, lifted)
 
-    def flagged(self, results: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
-        """The hypotheses with the flags of fallback and unmet constraints; those that meet all of them first."""
-        lifted = [False] * len(results) if self.blocks is None else self.blocks.lifted.tolist()
-        done = []
-        for group, hypotheses in enumerate(results):
+    def flags(self) -> Callable[[int, tuple[int, ...]], set[str]]:
+        """Gives the flags of an output (its group and ids): "fallback", "constraint_unmet"."""
+        lifted = set() if self.blocks is None else set(self.blocks.lifted.nonzero().flatten().tolist())
+
+        def of(group: int, ids: tuple[int, ...]) -> set[str]:
+            found = {"fallback"} if group in lifted else set[str]()
             constraints = self._constraints[group]
-            flagged = []
-            for one in hypotheses:
-                flags = set(one.flags)
-                if lifted[group]:
-                    flags.add("fallback")
-                if group in self._refused or (constraints is not None and not constraints.met(one.tokens)):
-                    flags.add("constraint_unmet")
-                flagged.append(replace(one, flags=frozenset(flags)))
-            flagged.sort(key=lambda one: "constraint_unmet" in one.flags)
-            done.append(flagged)
-        return done
+            if group in self._refused or (constraints is not None and not constraints.met(ids)):
+                found.add("constraint_unmet")
+            return found
+
+        return of

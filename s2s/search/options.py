@@ -40,7 +40,8 @@ class SearchConfig:
     early_finish: stop a source as soon as no live hypothesis can still enter its n-best. It changes time, never output.
     no_repeat_ngram: no n-gram of this order occurs twice in an output; 0 is off. allow_unk: UNK may be generated.
     sample: draw from the model instead of searching, with `temperature`, then the `top_k` likeliest tokens (0: all),
-    then the smallest set of tokens with probability `top_p` (Holtzman et al. 2020, arXiv 1904.09751). seed: of sampling.
+    then the smallest set of tokens with probability `top_p` (Holtzman et al. 2020, arXiv 1904.09751). seed: of sampling
+    alone.
     """
 
     beam: int = 5

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from s2s.errors import ConfigError
 from s2s.search.constraints import Constraints
-from s2s.search.loop import Frontier, decode, ranked
+from s2s.search.loop import Frontier, decode, device_of, ranked, refuse_nan
 from s2s.search.options import SearchConfig
-from s2s.search.trace import Choice
+from s2s.search.trace import Choice, rank
 from s2s.types import PAD, Hypothesis, State, StepFunction
 
 
@@ -43,10 +43,11 @@ def sample(
         for source, number in enumerate(numbers)
         for copy in range(copies)
     ]
+    table = torch.nn.utils.rnn.pad_sequence(draws, batch_first=True) if draws else torch.empty(0, 0)
     results = decode(
         step,
         start,
-        _Sampler(config, torch.nn.utils.rnn.pad_sequence(draws, batch_first=True) if draws else torch.empty(0, 0)),
+        _Sampler(config, table.to(device_of(start))),
         config=config,
         width=1,
         nbest=1,
@@ -56,10 +57,7 @@ def sample(
         constraints=None if constraints is None else [constraints[source] for source in owners],
     )
     drawn = [[one for group in results[at : at + copies] for one in group] for at in range(0, len(results), copies)]
-    return [
-        sorted(several, key=lambda one: ("constraint_unmet" in one.flags, "unfinished" in one.flags, -one.score))
-        for several in drawn
-    ]
+    return [sorted(several, key=rank) for several in drawn]
 
 
 def _draws(seed: int, number: int, copy: int, length: int) -> Tensor:
@@ -79,14 +77,16 @@ class _Sampler:
     def __call__(self, log_probs: Tensor, frontier: Frontier) -> Choice:
         """See `Chooser`; K is 1, so the slots are the groups."""
         values, ids = self._candidates(log_probs, frontier.never)
-        scaled = (values - values.amax(1, keepdim=True)).nan_to_num(nan=0.0) / self._config.temperature
-        probs = scaled.double().softmax(1)
+        highest = values.amax(1, keepdim=True)
+        refuse_nan(highest)
+        # In a row without any candidate this is NaN and the index 0; the value there is -inf, so the sample ends.
+        probs = ((values - highest).double() / self._config.temperature).softmax(1)
         if self._config.top_p < 1.0:
             before = probs.cumsum(1) - probs
             probs = probs.masked_fill(before >= self._config.top_p, 0.0)
         total = probs.cumsum(1)
-        draws = self._draws.to(log_probs.device)[frontier.slots, frontier.step]
-        index = (total <= draws[:, None] * total[:, -1:]).sum(1, keepdim=True)
+        draws = self._draws[frontier.slots, frontier.step]
+        index = (total <= draws[:, None] * total[:, -1:]).sum(1, keepdim=True).clamp(max=total.shape[1] - 1)
         picked_ids, picked = ids.gather(1, index).squeeze(1), values.gather(1, index).squeeze(1)
         sums = picked + frontier.live.flatten()[frontier.slots]
         picked_ids = picked_ids.masked_fill(sums == -torch.inf, PAD)

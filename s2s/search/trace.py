@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -47,12 +47,18 @@ class Trace:
             self._penalties.append(penalties)
 
     def hypotheses(
-        self, limits: Sequence[int], nbest: int, config: SearchConfig, cuts: Sequence[int] | None
+        self,
+        limits: Sequence[int],
+        nbest: int,
+        config: SearchConfig,
+        cuts: Sequence[int] | None,
+        flags: Callable[[int, tuple[int, ...]], set[str]],
     ) -> list[list[Hypothesis]]:
         """The n-best of each group: finished ones first, then by score, then the earlier one.
 
-        Where fewer than `nbest` finished, those cut off at the group's limit follow, flagged "unfinished".
-        cuts: source length of each group, to which its weights are cut.
+        Where fewer than `nbest` finished, those cut off at the group's limit follow, flagged "unfinished", those that
+        meet their constraints before the others. cuts: source length of each group, to which its weights are cut.
+        flags: more flags of a group's output with these ids.
         """
         tokens: list[list[list[int]]] = torch.stack(self._tokens).tolist()
         parents: list[list[list[int]]] = torch.stack(self._parents).tolist()
@@ -67,7 +73,7 @@ class Trace:
         drafts: list[list[Hypothesis]] = []
         for group, limit in enumerate(limits):
             open_ends = self._open_ends(tokens, group, limit, not ends[group]) if len(ends[group]) < nbest else []
-            found: list[tuple[tuple[bool, float], Hypothesis, list[int]]] = []
+            found: list[tuple[tuple[int, float], Hypothesis, list[int]]] = []
             for last, slot in ends[group] + open_ends:
                 ids, probs, path, at = [], [], [], slot
                 for step in range(last, -1, -1):
@@ -79,12 +85,13 @@ class Trace:
                 score = log_prob / length_penalty(len(ids), config.length_penalty)
                 if penalties:
                     score += penalties[last][group][slot]
-                unfinished = ids[0] != EOS
-                flags = frozenset({"unfinished"}) if unfinished else frozenset[str]()
-                hypothesis = Hypothesis(tuple(ids[::-1]), score, log_prob, tuple(probs[::-1]), None, flags)
-                found.append(((unfinished, -score), hypothesis, path[::-1]))
+                output = tuple(ids[::-1])
+                marks = flags(group, output) | (set() if ids[0] == EOS else {"unfinished"})
+                hypothesis = Hypothesis(output, score, log_prob, tuple(probs[::-1]), None, frozenset(marks))
+                found.append((rank(hypothesis), hypothesis, path[::-1]))
             if not found:  # the model allowed no first token at all
-                found.append(((True, 0.0), Hypothesis((), 0.0, 0.0, (), None, frozenset({"unfinished"})), []))
+                marks = flags(group, ()) | {"unfinished"}
+                found.append(((0, 0.0), Hypothesis((), 0.0, 0.0, (), None, frozenset(marks)), []))
             found.sort(key=lambda item: item[0])
             drafts.append([hypothesis for _, hypothesis, _ in found[:nbest]])
             paths += [path for _, _, path in found[:nbest]]
@@ -127,3 +134,9 @@ class Trace:
                 done[-1].append(replace(hypothesis, weights=weights))
                 index += 1
         return done
+
+
+def rank(hypothesis: Hypothesis) -> tuple[int, float]:
+    """Sort key: finished, then cut off with all constraints met, then cut off without; the best score first."""
+    unfinished = "unfinished" in hypothesis.flags
+    return unfinished + (unfinished and "constraint_unmet" in hypothesis.flags), -hypothesis.score

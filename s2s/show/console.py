@@ -94,14 +94,13 @@ class _State:
         left = self.remaining()
         of = f"/{self.total:,}" if self.total is not None else ""
         shown = [("step", f"{self.at:,}{of}"), ("loss", f"{self.loss:.3f}"), ("tokens/s", f"{self.speed:,.0f}")]
-        if self.lr is not None:
-            shown.append(("lr", f"{self.lr:.2g}"))
-        shown.append(("elapsed", duration(self.clock() - self.began)))
         if left is not None:
             shown.append(("left", duration(left)))
         if self.last:
             shown.append(("dev", self.last))
-        return shown
+        if self.lr is not None:  # what matters least stands last: a narrow terminal cuts it off
+            shown.append(("lr", f"{self.lr:.2g}"))
+        return [*shown, ("elapsed", duration(self.clock() - self.began))]
 
 
 class _Plain:
@@ -214,10 +213,10 @@ class _Live:
         line = Text(no_wrap=True, overflow="ellipsis")
         fraction = self._state.fraction()
         if fraction is not None:
-            filled = round(fraction * 20)
+            filled = round(fraction * 10)
             bar = ("━", "─") if self._console.encoding.startswith("utf") else ("#", "-")
             line.append(bar[0] * filled, "cyan")
-            line.append(bar[1] * (20 - filled), "dim")
+            line.append(bar[1] * (10 - filled), "dim")
             line.append(f" {100 * fraction:3.0f} %  ")
         for name, value in self._state.fields():
             line.append(f"{name} ", "dim")

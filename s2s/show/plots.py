@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import unicodedata
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s2s.errors import DataError
-from s2s.show.files import write_whole
+from s2s.files import write_atomic
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,7 +90,9 @@ def attention_png(
     heading = "" if title is None else visible(title)[:400]
     families, notes = _fonts("".join((heading, *x_labels, *y_labels)))
     if not np.isfinite(matrix).all():
-        notes.append(f"{int((~np.isfinite(matrix)).sum())} weights are not finite numbers; they are drawn in red.")
+        notes.append(
+            f"{int((~np.isfinite(matrix)).sum())} of {matrix.size} weights are not finite numbers; drawn in red."
+        )
 
     cells, block = _blocks(matrix)
     x_every, y_every = (math.ceil(n / MAX_LABELS) for n in (len(x_labels), len(y_labels)))
@@ -123,7 +126,7 @@ def attention_png(
     shown = range(0, len(x_labels), x_every)
     axes.set_xticks(shown, [_upright(x_labels[i]) for i in shown], fontsize=9, linespacing=1.0, **text)
     for label in axes.get_xticklabels():
-        label.set_rotation(0 if len(label.get_text()) <= 2 or "\n" in label.get_text() else 90)
+        label.set_rotation(0 if len(label.get_text()) == 1 or "\n" in label.get_text() else 90)
     shown = range(0, len(y_labels), y_every)
     axes.set_yticks(shown, [y_labels[i] for i in shown], fontsize=9, **text)
     axes.tick_params(length=0, pad=4)
@@ -142,7 +145,8 @@ def attention_png(
     above = "\n".join(_wrap(part, 90) for part in (heading, "; ".join(remarks)) if part)
     if above:
         renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
-        top = max(label.get_window_extent(renderer).y1 for label in axes.get_xticklabels()) / DPI
+        with _missing_glyphs_are_known():
+            top = max(label.get_window_extent(renderer).y1 for label in axes.get_xticklabels()) / DPI
         figure.text(0, (top + 0.14) / height, above, ha="left", va="bottom", fontsize=10, color="#20242b", **text)
     if notes:
         below = "\n".join(_wrap(note, 90) for note in notes)
@@ -162,14 +166,14 @@ def learning_curves_png(path: str | Path, events: Sequence[Mapping[str, Any]]) -
     figure = Figure(figsize=(9, 5.6), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     panels: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
-        ("loss (nats a token)", (("train", "loss", "train"), ("valid", "loss", "dev"))),
+        ("loss (nats a token)", (("train", "loss", "train"), ("valid", "loss", "dev"), ("train", "nll", "train nll"))),
         ("dev scores", (("valid", "bleu", "BLEU"), ("valid", "chrf", "chrF"))),
         ("learning rate", (("train", "lr", "learning rate"),)),
         ("target tokens/s", (("train", "tokens_per_second", "tokens/s"),)),
     )
     for axes, (name, lines) in zip(figure.subplots(2, 2).flat, panels, strict=True):
         drawn = 0
-        for (event, key, label), colour in zip(lines, ("#2f5fa8", "#c2571a"), strict=False):
+        for (event, key, label), colour in zip(lines, ("#2f5fa8", "#c2571a", "#4b7f52"), strict=False):
             points = [(e["step"], e[key]) for e in events if e.get("event") == event and _number(e.get(key))]
             if points:
                 steps, values = zip(*points, strict=True)
@@ -249,9 +253,13 @@ def _blocks(matrix: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], tuple[i
 
 
 def _fonts(text: str) -> tuple[list[str], list[str]]:
-    """Installed fonts that together hold the most of `text`, and a warning if some character is in none of them."""
+    """Installed fonts that together hold the most of `text`, and warnings about what they can't draw."""
+    import matplotlib
     from matplotlib import font_manager
 
+    notes = []
+    if matplotlib.__version_info__[:2] < (3, 11) and any(unicodedata.bidirectional(c) in ("R", "AL") for c in text):
+        notes.append("matplotlib before 3.11 draws right-to-left text unshaped and reversed; see report.html.")
     wanted = {c for c in text if _has_shape(c)}
     chosen, missing = _choose(wanted)
     if missing:
@@ -265,13 +273,14 @@ def _fonts(text: str) -> tuple[list[str], list[str]]:
                     continue
         chosen, missing = _choose(wanted)
     if not missing:
-        return chosen, []
+        return chosen, notes
     named = " ".join(f"U+{ord(c):04X}" for c in sorted(missing)[:12]) + (" ..." if len(missing) > 12 else "")
     characters = "character" if len(missing) == 1 else "characters"
-    return chosen, [
+    notes.append(
         f"The font lacks glyphs for {len(missing)} {characters}: {named}. Boxes stand for them; "
         "install a font that has them (such as Noto Sans CJK), or see report.html."
-    ]
+    )
+    return chosen, notes
 
 
 def _choose(wanted: set[str]) -> tuple[list[str], set[str]]:
@@ -301,18 +310,24 @@ def _colours() -> Any:
     from matplotlib.colors import LinearSegmentedColormap
 
     colours = LinearSegmentedColormap.from_list("attention", ["#ffffff", "#a9c5ea", "#3b74bd", "#10305f"])
-    colours.set_bad("#d33a2c")
-    return colours
+    return colours.with_extremes(bad="#d33a2c")
+
+
+@contextmanager
+def _missing_glyphs_are_known() -> Iterator[None]:
+    """No warning for each glyph from matplotlib: `_fonts` has found them, and the picture says so."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
 
 
 def _save(figure: Any, path: str | Path) -> None:
     held = BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # said by `_fonts`, in the picture too
+    with _missing_glyphs_are_known():
         figure.savefig(
             held, format="png", bbox_inches="tight", pad_inches=0.15, facecolor="white", metadata={"Software": "s2s"}
         )
-    write_whole(path, held.getvalue())
+    write_atomic(path, held.getvalue())
 
 
 def _number(value: object) -> bool:

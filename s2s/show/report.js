@@ -106,11 +106,11 @@ function addAttention(card, sample, plainSource, plainOutput) {
       });
     }
     line.words.forEach((word, i) => word.setAttribute("tabindex", i === index ? "0" : "-1"));
-    const pairs = line === outputLine ? lookedAt(index) : lookedFrom(index);
+    const pairs = cell !== undefined ? [[source[cell].text, weight(index, cell)]] : line === outputLine ? lookedAt(index) : lookedFrom(index);
     readout.replaceChildren(element("b", { dir: "auto" }, element("bdi", {}, line.words[index].textContent)), line === outputLine ? " looked at " : " was looked at by ");
     pairs.forEach(([text, w], i) => readout.append(i ? ", " : "", element("bdi", {}, text), ` ${percent(w)}`));
     if (!pairs.length) readout.append("nothing");
-    if (matrix) matrix.mark(line === outputLine ? index : null, line === outputLine ? (cell === undefined ? null : cell) : index);
+    if (matrix) matrix.mark(line === outputLine ? index : null, line === outputLine ? cell ?? null : index);
   }
   for (const line of [sourceLine, outputLine]) {
     line.words.forEach((word, index) => {
@@ -247,8 +247,11 @@ function drawChart(chart, axis, end) {
   const cursor = svg("line", { class: "cursor", y1: top, y2: H - bottom, visibility: "hidden" });
   picture.append(cursor);
   const legend = element("div", { class: "legend", "aria-live": "polite" });
-  const labels = (near) => legend.replaceChildren(...lines.map((l, i) => element("span", { class: `series-${i}` }, near ? `${l.label} ${near[i]}` : l.label)),
-    near ? element("bdi", {}, `${axis ? "minute" : "step"} ${near.at(-1)}`) : "");
+  const place = element("span", { class: "place" });
+  function labels(near, stop) {
+    legend.replaceChildren(...lines.map((l, i) => element("span", { class: `series-${i}` }, near ? `${l.label} ${near[i]}` : l.label)));
+    place.textContent = near ? `${axis ? "minute" : "step"} ${stop}` : "";
+  }
   const stops = [...new Set(points.map((p) => p[0]))].sort((a, b) => a - b);
   let at = stops.length - 1;
   function show(index) {
@@ -257,7 +260,7 @@ function drawChart(chart, axis, end) {
     cursor.setAttribute("x2", x(stops[at]));
     cursor.setAttribute("visibility", "visible");
     const near = finite.map((l) => (l.length ? short(l.reduce((a, b) => (Math.abs(b[0] - stops[at]) < Math.abs(a[0] - stops[at]) ? b : a))[1]) : "–"));
-    labels([...near, axis ? stops[at].toFixed(1) : stops[at].toLocaleString("en")]);
+    labels(near, axis ? stops[at].toFixed(1) : stops[at].toLocaleString("en"));
   }
   function hide() {
     cursor.setAttribute("visibility", "hidden");
@@ -276,7 +279,7 @@ function drawChart(chart, axis, end) {
     show(to);
   });
   labels(null);
-  return element("figure", {}, element("h3", {}, chart.name), legend, picture);
+  return element("figure", {}, element("h3", {}, chart.name, place), legend, picture);
 }
 
 function drawCurves() {

@@ -21,7 +21,7 @@ from string import Template
 from typing import Any
 
 from s2s.errors import DataError
-from s2s.show.files import write_whole
+from s2s.files import write_atomic
 from s2s.types import SPECIALS, Score
 
 # Bounds that keep the page small; the page says where one was met.
@@ -115,7 +115,7 @@ def write_report(path: str | Path, data: ReportData) -> None:
         js_hash=_hash(js),
         json=_embed(_content(data)),
     )
-    write_whole(path, text.encode("utf-8", "replace"))
+    write_atomic(path, text.encode("utf-8", "replace"))
 
 
 def _asset(name: str) -> str:
@@ -205,7 +205,9 @@ def _sample(sample: Sample, where: str) -> dict[str, Any]:
         return content
     broken = sum(_finite(w) is None for row in sample.alignment for w in row)
     if broken:
-        content["remark"] = f"{broken} weights of this sample are not finite numbers; they are shown as 0."
+        content["remark"] = (
+            f"{broken} of {rows * columns} weights of this sample are not finite numbers; they are shown as 0."
+        )
     content["attention"] = {
         "source": _words(sample.source_pieces),
         "output": _words(sample.pieces),
@@ -227,7 +229,9 @@ def _words(pieces: Sequence[str]) -> list[dict[str, Any]]:
     for piece in pieces:
         text = piece.removeprefix("▁").replace("▁", " ") if marked else piece
         gap = piece.startswith("▁") if marked else not characters
-        words.append({"text": text if text.strip() else "␣", "gap": gap, "special": piece in SPECIALS or not text.strip()})
+        words.append(
+            {"text": text if text.strip() else "␣", "gap": gap, "special": piece in SPECIALS or not text.strip()}
+        )
     return words
 
 
@@ -246,7 +250,7 @@ def _curves(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         (
             "Loss (nats a token)",
             False,
-            [("train", "loss", "train"), ("valid", "loss", "dev"), ("train", "nll", "train, not smoothed")],
+            [("train", "loss", "train"), ("valid", "loss", "dev"), ("train", "nll", "train nll")],
         ),
         ("Dev scores", True, [("valid", key, names.get(key, key)) for key in metrics][:4]),
         ("Dev perplexity", False, [("valid", "ppl", "perplexity")]),
@@ -273,7 +277,7 @@ def _with_minutes(events: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str
     for event in events:
         if event.get("event") not in ("train", "valid") or not isinstance(event.get("step"), int):
             continue
-        seconds = _finite(event.get("seconds")) if event["event"] == "train" else None
+        seconds = _finite(event.get("seconds"))
         if seconds is not None:
             if last is not None and before + seconds < last:
                 before = last

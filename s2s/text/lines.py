@@ -183,7 +183,7 @@ class _Unpacked(io.BufferedReader):
     """A gzip stream, unpacked and buffered; closing it closes the file below it too."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        super().__init__(gzip.GzipFile(fileobj=stream, mode="rb"))  # type: ignore[arg-type]
+        super().__init__(gzip.GzipFile(fileobj=stream, mode="rb"))
         self._below = stream
 
     def close(self) -> None:

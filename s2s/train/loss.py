@@ -1,4 +1,4 @@
-"""Losses. Sums over tokens, so that accumulated micro-batches and several ranks can be normalised by all their tokens."""
+"""Losses, as sums over tokens: accumulated micro-batches and ranks are normalised by all their tokens together."""
 
 from __future__ import annotations
 
@@ -90,7 +90,8 @@ def smoothed_cross_entropy(
     features: (N, O); weight: (V, O); bias: (V,); targets: (N,) int64. smoothing: share of the target mass that is
     spread evenly over the vocabulary. N = 0 gives zero loss and zero gradients.
     """
-    return Loss(*_SmoothedCrossEntropy.apply(features, weight, bias, targets, smoothing))
+    loss, nll = _SmoothedCrossEntropy.apply(features, weight, bias, targets, smoothing)  # type: ignore[no-untyped-call]
+    return Loss(loss, nll)
 
 
 def smoothed_cross_entropy_plain(

@@ -48,7 +48,7 @@ SCRIPTS = {
 
 def corpus(lines: int, noise: float, seed: int = 0) -> tuple[list[str], list[str]]:
     """Made-up references, and hypotheses in which a share of the words is another one."""
-    words = "the a cat dog house sees runs in on red big green tree old man walks and talks to her".split()
+    words = ["the", "a", "cat", "dog", "house", "sees", "runs", "in", "on", "red", "green", "tree", "old", "man", "and"]
     rng = random.Random(seed)
     references = [" ".join(rng.choices(words, k=rng.randint(5, 14))) + "." for _ in range(lines)]
     hypotheses = [
@@ -98,7 +98,7 @@ def test_scripts(script):
     for name, metric in (("bleu", BLEU(tokenize="char")), ("chrf", CHRF()), ("ter", TER())):
         [found] = compute([name], hypotheses, [references], tokenize="char")
         assert found.value == pytest.approx(metric.corpus_score(hypotheses, [references]).score, abs=1e-9)
-        assert 0 < found.value < 100
+        assert 0 < found.value <= 100  # a line without blanks is one word to TER
 
 
 @pytest.mark.parametrize("name,metric", [("bleu", BLEU()), ("chrf", CHRF()), ("ter", TER())])
@@ -163,7 +163,7 @@ def test_any_text_has_a_finite_score_within_its_range(pairs):
     hypotheses, references = map(list, zip(*pairs, strict=True))
     for found in compute(["bleu", "chrf", "ter"], hypotheses, [references], intervals=True, samples=40):
         assert 0 <= found.low <= found.high
-        assert 0 <= found.value
+        assert found.value >= 0
         assert found.name == "ter" or found.high <= 100 + 1e-9
 
 
@@ -218,20 +218,20 @@ def test_an_unknown_metric_names_the_nearest_and_all(typed, meant):
 
 
 def test_other_wrong_names_and_options():
-    with pytest.raises(UsageError, match="unknown metric 'distinct'.*bleu, chrf"):
+    with pytest.raises(UsageError, match=r"unknown metric 'distinct'.*bleu, chrf"):
         compute(["distinct"], HYPOTHESIS, [REFERENCE])
     with pytest.raises(UsageError, match="more than once"):
         compute(["rouge", "rougeL"], HYPOTHESIS, [REFERENCE])
     with pytest.raises(UsageError, match="no metric"):
         compute([], HYPOTHESIS, [REFERENCE])
-    with pytest.raises(UsageError, match="unknown tokeniser '13b'.*Did you mean 13a"):
+    with pytest.raises(UsageError, match=r"unknown tokeniser '13b'.*Did you mean 13a"):
         bleu(HYPOTHESIS, [REFERENCE], tokenize="13b")
     with pytest.raises(TypeError):
         compute(["bleu"], HYPOTHESIS, [REFERENCE], lower=True)
 
 
 def test_lines_that_do_not_fit_are_refused():
-    with pytest.raises(DataError, match="reference 2 .*expected 5 lines; found 4"):
+    with pytest.raises(DataError, match=r"reference 2 .*expected 5 lines; found 4"):
         bleu(HYPOTHESIS, [REFERENCE, SECOND[:4]])
     with pytest.raises(DataError, match="nothing to score"):
         bleu([], [[]])

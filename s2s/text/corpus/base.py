@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from s2s.errors import DataError
+from s2s.files import sha256
 from s2s.text.lines import clean, is_blank
 
 
@@ -139,7 +140,9 @@ def _keep(found: Iterable[Pair | Drop], counts: SplitReport, max_words: int | No
 
 def _check_drops(where: str, counts: SplitReport, allow_drop: bool) -> None:
     if counts.read == 0:
-        raise DataError("there are no pairs", where=where)
+        raise DataError(
+            "there are no pairs", where=where, hint="If it is a share of train, name a larger one, or 0 for none."
+        )
     if counts.kept == 0:
         raise DataError(f"all {counts.read} pairs were dropped", where=where, found=counts.table())
     if not allow_drop and counts.kept * 2 < counts.read:
@@ -153,9 +156,9 @@ def _check_drops(where: str, counts: SplitReport, allow_drop: bool) -> None:
 
 
 def remove_leaks(corpus: Corpus, key: Callable[[Pair], str]) -> None:
-    """Removes pairs of dev and test whose source, or its `key`, stands in train, in place; the whole test is "test_raw".
+    """Removes pairs of dev and test whose source, or its `key`, stands in train, in place.
 
-    Raises DataError if nothing is left of a split.
+    The whole test stays as "test_raw". Raises DataError if nothing is left of a split.
     """
     if "test" in corpus.splits:
         corpus.splits["test_raw"] = corpus.splits["test"]
@@ -206,18 +209,24 @@ def split_of(name: str, *, dev: float, test: float, seed: int) -> str:
     return "test" if place < test else "dev" if place < test + dev else "train"
 
 
-def check_shares(where: str, dev: float, test: float) -> None:
-    """Raises DataError unless both shares are at least 0 and leave something to train on."""
+def empty_splits(dev: float, test: float) -> dict[str, list[Pair | Drop]]:
+    """Lists to fill with train and what is held out of it: a share of 0 leaves dev or test out.
+
+    Raises DataError unless both shares are at least 0 and leave something to train on.
+    """
     if not (0 <= dev < 1 and 0 <= test < 1 and dev + test < 1):
         raise DataError(
-            "shares held out are impossible", where=where, expected="dev + test < 1", found=f"dev={dev} test={test}"
+            "impossible shares held out",
+            where="corpus.dev, corpus.test",
+            expected="dev + test < 1",
+            found=f"{dev} + {test}",
         )
+    return {"train": [], **({"dev": []} if dev else {}), **({"test": []} if test else {})}
 
 
 def fingerprint_file(path: Path) -> FileFingerprint:
     """Size and sha256 of a file."""
-    with path.open("rb") as stream:
-        return FileFingerprint(hashlib.file_digest(stream, "sha256").hexdigest(), os.fstat(stream.fileno()).st_size)
+    return FileFingerprint(sha256(path), path.stat().st_size)
 
 
 def cache_folder() -> Path:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from s2s.errors import DataError
+from s2s.files import read_json, replace_folder, to_json
 from s2s.text.corpus.base import cache_folder
 
 _log = logging.getLogger(__name__)
@@ -63,35 +62,23 @@ def obtain(languages: Sequence[str], path: str | os.PathLike[str] | None, suite:
         return _read_record(folder)
     if shutil.which("apt-get") is None:
         raise DataError("the debian corpus needs apt-get, which is not on this system", hint=NEED_NO_APT)
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=".fetch-", dir=root))
-    except OSError as error:
-        raise DataError("can't make the cache folder", where=str(root), found=error.strerror or str(error)) from None
-    try:
-        _fetch(work, languages, suite)
-        try:
-            (work / "files").rename(folder)
-        except OSError:
-            if not (folder / _RECORD).is_file():  # else another process was quicker, and its files serve as well
-                raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with replace_folder(folder) as place:
+        _fetch(place, languages, suite)
     return _read_record(folder)
 
 
 def _read_record(folder: Path) -> Release:
-    try:
-        record = json.loads((folder / _RECORD).read_bytes())
-        return Release(folder, *(str(record[key]) for key in ("codename", "suite", "version", "date")))
-    except (ValueError, KeyError, TypeError):
-        raise DataError("damaged cache", where=str(folder / _RECORD), hint=f"Delete {folder} and try again.") from None
+    record = read_json(folder / _RECORD, 10_000)
+    fields = ("codename", "suite", "version", "date")
+    if not isinstance(record, dict) or not all(isinstance(record.get(key), str) for key in fields):
+        raise DataError("damaged cache", where=str(folder / _RECORD), hint=f"Delete {folder} and try again.")
+    return Release(folder, *(record[key] for key in fields))
 
 
-def _fetch(work: Path, languages: Sequence[str], suite: str | None) -> None:
-    """Runs apt-get update below `work` and leaves the files, with a record of the release, in `work/files`."""
-    work.chmod(0o755)  # apt, when run by root, downloads as a user of its own
-    for folder in ("lists/partial", "cache/archives/partial", "files"):
+def _fetch(place: Path, languages: Sequence[str], suite: str | None) -> None:
+    """Runs apt-get update in `place/apt`, moves its files to `place`, and writes a record of the release there."""
+    work = place / "apt"
+    for folder in ("lists/partial", "cache/archives/partial"):
         (work / folder).mkdir(parents=True)
     (work / "status").touch()
     config = work / "apt.conf"
@@ -104,10 +91,10 @@ def _fetch(work: Path, languages: Sequence[str], suite: str | None) -> None:
     targets = [t for t in targets if t["ORIGIN"] == t["LABEL"] == "Debian" and t["COMPONENT"] == "main"]
     packages = [t for t in targets if t["CREATED_BY"] == "Packages" and Path(t["FILENAME"]).is_file()]
     if not packages:
-        problems = [line for line in messages.split("\n") if line.startswith(("E:", "W:", "Err:"))]
+        problems = [line.strip() for line in messages.split("\n") if line.startswith(("E: ", "W: Failed"))]
         raise DataError(
-            "apt-get update obtained no Debian package lists; is there a network, and Debian in the apt sources?",
-            found=problems[-1] if problems else None,
+            "apt-get update obtained no Debian package lists: there is no network, or no Debian in the apt sources",
+            found=problems[0] if problems else None,
             hint=NEED_NO_APT,
         )
     # Updates and security fixes are releases of their own ("bookworm-updates"): too small to be a corpus.
@@ -130,13 +117,18 @@ def _fetch(work: Path, languages: Sequence[str], suite: str | None) -> None:
             raise DataError(
                 f"Debian {chosen['CODENAME']} has no descriptions in {language!r}", expected=" ".join(there) or None
             )
-        Path(sources[name]).rename(work / "files" / name)
-    Path(sources["Packages"]).rename(work / "files" / "Packages")
+        Path(sources[name]).rename(place / name)
+    Path(sources["Packages"]).rename(place / "Packages")
     fields = {key: re.search(rf"^{key}: (.*)$", header, re.MULTILINE) for key in ("Version", "Date")}
     known = {key: match.group(1).strip() if match else "unknown" for key, match in fields.items()}
-    release = Release(work, chosen["CODENAME"], chosen["SUITE"], known["Version"], known["Date"])
-    record = {key: value for key, value in asdict(release).items() if key != "folder"}
-    (work / "files" / _RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8", newline="\n")
+    record = {
+        "codename": chosen["CODENAME"],
+        "suite": chosen["SUITE"],
+        "version": known["Version"],
+        "date": known["Date"],
+    }
+    (place / _RECORD).write_bytes(to_json(record))
+    shutil.rmtree(work)
 
 
 def _configuration(work: Path, languages: Sequence[str]) -> str:

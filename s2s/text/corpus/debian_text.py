@@ -93,10 +93,8 @@ def blocks(body: Iterable[str]) -> list[list[str]]:
         bullet = _BULLET.match(line)
         if bullet:
             current.append(line[bullet.end() :].strip())
-            bullet_indent, running = indent, False
-        elif bullet_indent is not None and (indent > bullet_indent or indent == bullet_indent == 0):
-            current[-1] += " " + line.strip()
-        elif indent == 0 and running:
+            bullet_indent, running = indent, indent == 0  # an unindented bullet goes on without indentation
+        elif (running and indent == 0) or (bullet_indent is not None and indent > bullet_indent):
             current[-1] += " " + line.strip()
         else:
             current.append(line.strip())
@@ -107,7 +105,8 @@ def blocks(body: Iterable[str]) -> list[list[str]]:
 def pair_descriptions(source: Description, target: Description) -> Iterator[Pair | Drop]:
     """Synopsis with synopsis, block with block, and, where their numbers agree, sentence with sentence.
 
-    So a block of several sentences comes whole and, if they can be paired, once more in sentences. A description whose numbers of paragraphs differ, and a paragraph whose numbers of blocks differ, is one Drop.
+    So a block of several sentences comes whole and, if they can be paired, once more in sentences. A description whose
+    numbers of paragraphs differ, and a paragraph whose numbers of blocks differ, is one Drop.
     """
     name = source.package
     yield Pair(source.synopsis, target.synopsis, f"{name}:synopsis")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 
 # Words that end in a full stop without ending a sentence (English and German, the dots taken off).
-_ABBREVIATIONS = frozenset(
-    "e.g i.e cf vs al approx dr fig incl inc jr mr mrs ms no nos p pp prof sr st vol "
-    "z.b d.h u.a u.ä o.ä i.d.r bzw bspw ca evtl ggf inkl nr sog vgl abk allg engl z".split()
-)
+_ENGLISH = "e.g i.e cf vs al approx dr fig incl inc jr mr mrs ms no nos pp prof sr st vol"
+_GERMAN = "z.b d.h u.a u.ä o.ä i.d.r bzw bspw ca evtl ggf inkl nr sog vgl abk allg engl"
+_ABBREVIATIONS = frozenset((*_ENGLISH.split(), *_GERMAN.split()))
 _STOP = re.compile(r"""[.!?…]+["'”’»)\]]*\s+|[。！？]["'”’」』）]*\s*""")
 _OPENERS = "\"'“„‘«»([{`"
 

@@ -13,7 +13,9 @@ def describe(corpus: Corpus) -> str:
     Lengths are in whitespace-separated words: the median, the 95th percentile and the longest of each side.
     """
     out = [f"corpus {corpus.name}: {corpus.source_language} -> {corpus.target_language}", ""]
-    rows = [("split", "pairs", "source words", "median", "p95", "max", "target words", "median", "p95", "max")]
+    rows: list[tuple[str, ...]] = [
+        ("split", "pairs", "source words", "median", "p95", "max", "target words", "median", "p95", "max")
+    ]
     for split, pairs in corpus.splits.items():
         row = [split, f"{len(pairs):,}"]
         for side in (0, 1):
@@ -42,12 +44,12 @@ def _percentile(ordered: Sequence[int], share: float) -> int:
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Columns of equal width; what starts with a digit is set to the right, but for the last column."""
+    """Columns of equal width; numbers are set to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
         cells = [
-            cell.rjust(width) if cell[:1].isdigit() and column else cell.ljust(width)
+            cell.rjust(width) if cell.replace(",", "").isdigit() else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())

@@ -11,7 +11,7 @@ from s2s.text.corpus.base import (
     Corpus,
     Drop,
     Pair,
-    check_shares,
+    empty_splits,
     fingerprint_file,
     make_corpus,
     remove_leaks,
@@ -52,7 +52,7 @@ def debian(
     dev, test: shares of source packages held out. Splits: train, dev, test (no masked source of it stands in train)
     and test_raw (the whole test). Raises DataError, see `obtain`.
     """
-    check_shares("corpus.dev, corpus.test", dev, test)
+    splits = empty_splits(dev, test)
     if source == target:
         raise DataError("source and target are the same language", where="corpus.target", found=target)
     if max_ratio <= 1:
@@ -60,7 +60,6 @@ def debian(
     release = obtain((source, target), path, suite)
     sources = read_sources(release.packages)
     found = _candidates(release, source, target, sources)
-    splits: dict[str, list[Pair | Drop]] = {"train": [], "dev": [], "test": []}
     typical = _typical_ratio(item for items in found.values() for item in items if isinstance(item, Pair))
     seen: set[tuple[str, str]] = set()
     taken: dict[str, int] = {}

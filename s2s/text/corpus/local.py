@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -10,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from s2s.errors import DataError
+from s2s.files import parse_json
 from s2s.text.corpus.base import (
     Corpus,
-    Drop,
     FileFingerprint,
     Pair,
-    check_shares,
+    empty_splits,
     fingerprint_file,
     make_corpus,
     split_of,
@@ -132,17 +131,14 @@ def _corpus(
 ) -> Corpus:
     if isinstance(train, (int, float)):
         raise DataError("train can't be a share", where="corpus.train", expected="files", found=str(train))
-    shares = {key: value for key, value in (("dev", dev), ("test", test)) if isinstance(value, (int, float))}
-    splits: dict[str, list[Pair | Drop]] = {"train": []}
+    held = {split: float(part) for split, part in (("dev", dev), ("test", test)) if isinstance(part, (int, float))}
+    shares = {"dev": 0.0, "test": 0.0, **held}
+    splits = empty_splits(**shares)
     for split, parts in (("dev", dev), ("test", test)):
-        if isinstance(parts, (int, float)):
-            splits[split] = []
-        elif parts is not None:
+        if parts is not None and not isinstance(parts, (int, float)):
             splits[split] = list(read(parts))
-    held = {"dev": shares.get("dev", 0.0), "test": shares.get("test", 0.0)}
-    check_shares("corpus.dev, corpus.test", **held)
     for pair in read(train):
-        splits[split_of(pair.source, **held, seed=seed)].append(pair)
+        splits[split_of(pair.source, **shares, seed=seed)].append(pair)
     fingerprints: dict[str, FileFingerprint] = {str(path): fingerprint_file(path) for path in used}
     corpus = make_corpus(
         name,
@@ -151,7 +147,7 @@ def _corpus(
         max_words=max_words,
         lowercase=lowercase,
         allow_drop=allow_drop,
-        facts={"obtained": "the user's own files: " + ", ".join(fingerprints), "licence": "not stated"},
+        facts={"obtained": "the user's own files: " + ", ".join(path.name for path in used), "licence": "not stated"},
         files=fingerprints,
     )
     warn(corpus)
@@ -272,28 +268,12 @@ def _objects(path: Path, fields: tuple[str, str], errors: Errors) -> Iterator[Pa
             if not line.strip():
                 yield Pair("", "", where)
                 continue
-            record = _object(line, where)
+            record = parse_json(line.encode("utf-8"), where)
+            if not isinstance(record, dict):
+                raise DataError("not an object", where=where, expected="{...}", found=line[:60])
             yield Pair(_field(record, fields[0], where), _field(record, fields[1], where), where)
         if not lines.count:
             raise DataError("empty file", where=str(path))
-
-
-def _object(line: str, where: str) -> dict[str, Any]:
-    def no_duplicates(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        record = dict(items)
-        if len(record) != len(items):
-            keys = [key for key, _ in items]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise DataError(f"field {twice!r} stands there more than once", where=where)
-        return record
-
-    try:
-        record = json.loads(line, object_pairs_hook=no_duplicates)
-    except (ValueError, RecursionError) as error:
-        raise DataError("not JSON", where=where, expected="one object a line", found=str(error)) from None
-    if not isinstance(record, dict):
-        raise DataError("not an object", where=where, expected="{...}", found=line[:60])
-    return record
 
 
 def _field(record: dict[str, Any], field: str, where: str) -> str:

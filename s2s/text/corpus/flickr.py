@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 
 from s2s.errors import DataError
+from s2s.files import write_atomic
 from s2s.text.corpus.base import Corpus, cache_folder, fingerprint_file, make_corpus, warn
-from s2s.text.corpus.files import existing, parallel
+from s2s.text.corpus.local import existing, parallel
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def multi30k(
             if file.suffix == ".gz" and fingerprint_file(file).sha256 != expected:
                 changed.append(str(file))
             both.append(file)
-        splits[split] = list(parallel(*both))
+        splits[split] = list(parallel(both[0], both[1]))
         used.extend(both)
     corpus = make_corpus(
         "multi30k",
@@ -72,8 +72,8 @@ def multi30k(
         allow_drop=True,
         facts={
             "release": "task 1, test_2016_flickr",
-            "licence": "captions of Flickr30K images; translations CC BY-NC-SA 4.0",
-            "obtained": _URL if path is None else str(path),
+            "licence": "not stated in its repository; fetched on the user's machine, not redistributed",
+            "obtained": _URL if path is None else "a local folder",
             "citation": "Elliott, Frank, Sima'an and Specia 2016, Multi30K: Multilingual English-German Image "
             "Descriptions (https://aclanthology.org/W16-3210)",
         },
@@ -122,16 +122,5 @@ def _fetched(name: str) -> Path:
     found = hashlib.sha256(data).hexdigest()
     if found != expected:
         raise DataError("wrong checksum", where=_URL + name, expected=f"sha256 {expected}", found=found)
-    write_atomically(file, data)
+    write_atomic(file, data)
     return file
-
-
-def write_atomically(file: Path, data: bytes) -> None:
-    """Writes a file of the cache so that no other process ever sees a part of it."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as stream:
-            stream.write(data)
-        os.replace(stream.name, file)
-    except OSError as error:
-        raise DataError("can't write to the cache", where=str(file), found=error.strerror or str(error)) from None

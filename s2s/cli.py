@@ -1,0 +1,83 @@
+"""The `s2s` command: finds the command's own module, runs it, and turns every error into one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from s2s import __version__
+from s2s.errors import S2SError
+
+# Command -> (module below s2s.command, what it does). A module has `add_arguments(parser)` and `run(args) -> int`.
+COMMANDS = {
+    "list": ("list", "names of recipes, attention mechanisms and corpora, with a line each"),
+    "train": ("train", "train a recipe, score it and write its report"),
+    "eval": ("evaluate", "decode and score a split of the corpus"),
+    "translate": ("translate", "translate lines"),
+    "score": ("score", "score a text against references"),
+    "compare": ("compare", "compare runs in one table, with paired tests"),
+    "align": ("align", "link source and target words by attention"),
+    "doctor": ("doctor", "say what is in a corpus and what would be dropped"),
+    "info": ("info", "say what a model is"),
+    "verify": ("verify", "check that a model's files are whole and safe"),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with errors as ours: one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}. For help: {self.prog} --help\n")
+
+
+def parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The whole parser; only `command` gets its arguments, so that help is quick."""
+    top = _Parser(prog="s2s", description="Encoder-decoder models with every attention mechanism, one word apart.")
+    top.add_argument("--version", action="version", version=f"s2s {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module, text) in COMMANDS.items():
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        if name == command:
+            importlib.import_module(f"s2s.command.{module}").add_arguments(sub)
+            sub.add_argument("--debug", action="store_true", help="show a traceback with an error")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code: 0 ok, 1 runtime failure, 2 usage, config or data, 130, 143."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    command = next((word for word in given if not word.startswith("-")), None)
+    args = parser(command if command in COMMANDS else None).parse_args(given)
+    try:
+        code: int = importlib.import_module(f"s2s.command.{COMMANDS[args.command][0]}").run(args)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # the reader went away (`| head`): what is still buffered must not raise again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except S2SError as error:
+        if args.debug:
+            raise
+        return _fail(str(error), error.exit_code)
+    except MemoryError:
+        return _fail("out of memory; take a smaller --batch-size or trainer.batch_tokens", 1)
+    except Exception as error:
+        if args.debug:
+            raise
+        return _fail(f"{type(error).__name__}: {' '.join(str(error).split())}. For a traceback add --debug", 1)
+
+
+def _fail(text: str, code: int) -> int:
+    print(f"s2s: error: {text}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""`s2s train RECIPE [KEY=VALUE ...]`: train a recipe, score it and write its report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from s2s.errors import ConfigError, S2SError, UsageError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `s2s train`."""
+    parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="a name (see: s2s list recipes) or a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="changes, such as attention=general")
+    parser.add_argument("-m", "--multirun", action="store_true", help="sweep: one run for each combination of values")
+    parser.add_argument("--resume", metavar="RUN", help="go on with a run folder, exactly")
+    parser.add_argument("--changed-corpus", action="store_true", help="with --resume: the corpus may have changed")
+    parser.add_argument("--dry-run", action="store_true", help="check all, run the largest batch, report memory")
+    parser.add_argument("--plugin", action="append", default=[], metavar="MODULE", help="whose builders are allowed")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train one run, or all of a sweep one after the other (a failed one is told, and the next goes on)."""
+    from s2s.app import compose, sweep
+
+    if args.resume:
+        return _resume(args)
+    if not args.recipe:
+        raise UsageError("which recipe?", hint="Type: s2s list recipes")
+    if not args.multirun:
+        return _train(args, compose(args.recipe, args.overrides, args.plugin))
+    code = 0
+    runs = sweep(args.recipe, args.overrides, args.plugin)
+    for number, overrides in enumerate(runs, 1):
+        print(f"run {number} of {len(runs)}: {' '.join(overrides)}", file=sys.stderr)
+        try:
+            _train(args, compose(args.recipe, overrides, args.plugin))
+        except S2SError as error:
+            if error.exit_code > 128:
+                raise
+            print(f"s2s: run {number} failed: {error}", file=sys.stderr)
+            code = error.exit_code
+    return code
+
+
+def _train(args: argparse.Namespace, config, folder: Path | None = None) -> int:  # type: ignore[no-untyped-def]
+    from s2s.app import to_yaml
+    from s2s.show.console import progress
+    from s2s.task import run_folder, training
+
+    if args.dry_run:
+        from s2s.task.dry_run import dry_run
+
+        print(dry_run(config))
+        return 0
+    created = folder is None
+    place = folder or run_folder.create(config.output, config.name)
+    try:
+        training.train(config, place, to_yaml(config), progress(), changed_corpus=args.changed_corpus)
+    except BaseException:
+        if created and not (place / "config.yaml").exists():
+            _remove_unused(place)
+        raise
+    print(place)
+    return 0
+
+
+def _resume(args: argparse.Namespace) -> int:
+    from s2s.app import compose
+
+    folder = Path(args.resume)
+    overrides = [*([args.recipe] if args.recipe else []), *args.overrides]
+    if any("=" not in override for override in overrides):
+        raise UsageError("--resume takes its recipe from the run", hint="Type: s2s train --resume RUN [KEY=VALUE ...]")
+    if not (folder / "config.yaml").is_file():
+        raise ConfigError("is no run folder: it has no config.yaml", where=str(folder))
+    return _train(args, compose(str(folder / "config.yaml"), overrides, args.plugin), folder.resolve())
+
+
+def _remove_unused(folder: Path) -> None:
+    """A run that failed before it began leaves no folder behind."""
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)

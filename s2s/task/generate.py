@@ -1,0 +1,227 @@
+"""Lines in, results out: one for each, in the same order, whatever the batch.
+
+Blank lines never reach the model. Long ones are split, cut or refused as asked, and flagged. Nothing is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Literal
+
+import torch
+
+from s2s.errors import UsageError
+from s2s.model.seq2seq import start_search
+from s2s.score.flags import line_flags
+from s2s.search import Constraints, SearchConfig, ensemble, search
+from s2s.task.trained import Trained
+from s2s.text.batching import pad
+from s2s.text.lines import clean, is_blank
+from s2s.text.sentences import split_text
+from s2s.types import EOS, Hypothesis, Result, State, StepFunction
+
+Overlong = Literal["split", "truncate", "refuse"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One input record. prefix: text that the output starts with. constraints: phrases that must stand in the output.
+
+    banned: phrases that must not.
+    """
+
+    text: str
+    prefix: str = ""
+    constraints: tuple[str, ...] = ()
+    banned: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run. batch_size: sentences decoded together. overlong: what to do with a text above the length limit.
+
+    max_source: source tokens that the model takes at once; None: what it was trained with. window: records that are
+    read before the first is written (they are sorted by length among themselves).
+    """
+
+    batch_size: int = 64
+    overlong: Overlong = "split"
+    max_source: int | None = None
+    alignment: bool = False
+    window: int = 4096
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UsageError("--batch-size is out of range", expected="at least 1", found=str(self.batch_size))
+        if self.overlong not in ("split", "truncate", "refuse"):
+            raise UsageError("unknown --overlong", expected="split, truncate or refuse", found=self.overlong)
+
+
+@dataclass
+class _Part:
+    """A piece of a record that is decoded at once."""
+
+    record: int
+    number: int  # the record's number in the whole input: seeds sampling, whatever the window
+    text: str
+    ids: list[int]
+    flags: set[str] = field(default_factory=set)
+    request: Request = Request("")
+    outputs: list[Hypothesis] = field(default_factory=list)
+
+
+class Generator:
+    """One model, or several that decode as one, behind a list-in, list-out call."""
+
+    def __init__(self, models: Sequence[Trained], config: SearchConfig, options: Options | None = None) -> None:
+        """models: share their target vocabulary. Raises UsageError if they don't, ConfigError for a wrong config."""
+        config.check()
+        self.models, self.config, self.options = list(models), config, options or Options()
+        first = self.models[0]
+        for other in self.models[1:]:
+            if (other.source.digest, other.target.digest) != (first.source.digest, first.target.digest):
+                raise UsageError(
+                    "the models of an ensemble must share their tokenizers",
+                    hint="Train them on the same corpus with the same text options and different seeds",
+                )
+        trained_with = first.config.trainer.max_source
+        self.limit = self.options.max_source or trained_with  # tokens, EOS not counted
+
+    def stream(self, requests: Iterable[Request | str], offset: int = 0) -> Iterator[Result]:
+        """Results in order, a window of records at a time, so that memory is bounded. offset: number of the first."""
+        source, done = iter(requests), offset
+        while window := list(islice(source, self.options.window)):
+            yield from self._window(window, done)
+            done += len(window)
+
+    def __call__(self, requests: Iterable[Request | str]) -> list[Result]:
+        """All results, in order."""
+        return list(self.stream(requests))
+
+    def _window(self, records: Sequence[Request | str], offset: int) -> list[Result]:
+        requests = [Request(record) if isinstance(record, str) else record for record in records]
+        parts: list[_Part] = []
+        results: list[Result | None] = [None] * len(requests)
+        for number, request in enumerate(requests):
+            made = self._parts(number, offset + number, request)
+            if isinstance(made, Result):
+                results[number] = made
+            parts += [] if isinstance(made, Result) else made
+        parts.sort(key=lambda part: (len(part.ids), part.record))
+        for start in range(0, len(parts), self.options.batch_size):
+            self._decode(parts[start : start + self.options.batch_size])
+        by_record: dict[int, list[_Part]] = {}
+        for part in sorted(parts, key=lambda part: part.record):  # stable: parts of a record keep their order below
+            by_record.setdefault(part.record, []).append(part)
+        for number, own in by_record.items():
+            results[number] = self._result(requests[number], sorted(own, key=lambda part: part.number))
+        return [result for result in results if result is not None]
+
+    def _parts(self, record: int, number: int, request: Request) -> list[_Part] | Result:
+        text, removed = clean(request.text)
+        flags = {"cleaned"} if removed else set()
+        if is_blank(text):
+            return Result(request.text, "", 0.0, 0.0, flags=("blank",))
+        encode = self.models[0].source.encode
+        ids = encode(text)
+        if not ids:
+            return Result(request.text, "", 0.0, 0.0, flags=("blank",))
+        if len(ids) <= self.limit:
+            return [_Part(record, number << 20, text, ids, flags, request)]
+        if self.options.overlong == "refuse":
+            error = f"{len(ids)} tokens, at most {self.limit} are taken at once (--overlong split or truncate)"
+            return Result(request.text, "", 0.0, 0.0, flags=("refused",), error=error)
+        if self.options.overlong == "truncate":
+            return [_Part(record, number << 20, text, ids[: self.limit], flags | {"truncated"}, request)]
+        pieces = [
+            piece for piece in split_text(text, self.limit, lambda part: len(encode(part))) if not is_blank(piece)
+        ]
+        own = [encode(piece)[: self.limit] for piece in pieces]
+        return [
+            # constraints hold for the record, so its first part is asked to meet them; a prefix starts it
+            _Part(record, (number << 20) + i, piece, ids, flags | {"split"}, request if not i else Request(piece))
+            for i, (piece, ids) in enumerate(zip(pieces, own, strict=True))
+            if ids
+        ]
+
+    @torch.no_grad()
+    def _decode(self, parts: Sequence[_Part]) -> None:
+        steps: list[StepFunction] = []
+        states: list[State] = []
+        needed = self.options.alignment or self.config.coverage_penalty > 0
+        ids, lengths = pad([[*part.ids, EOS] for part in parts])
+        for trained in self.models:
+            step, state = start_search(
+                trained.model, ids.to(trained.device), lengths.to(trained.device), need_weights=needed
+            )
+            steps.append(step)
+            states.append(state)
+        constraints = [self._constraints(part.request) for part in parts]
+        found = search(
+            steps[0] if len(steps) == 1 else ensemble(steps),
+            states[0] if len(steps) == 1 else tuple(states),
+            self._wider() if any(part.request.banned for part in parts) else self.config,
+            lengths.tolist(),
+            constraints=constraints if any(constraints) else None,
+            indices=[part.number for part in parts],
+        )
+        for part, outputs in zip(parts, found, strict=True):
+            part.outputs = self._allowed(part.request, outputs)[: self.config.nbest]
+
+    def _wider(self) -> SearchConfig:
+        """All of the beam's outputs, so that one without a banned phrase can be picked."""
+        return self.config if self.config.sample else replace(self.config, nbest=self.config.beam)
+
+    def _allowed(self, request: Request, outputs: list[Hypothesis]) -> list[Hypothesis]:
+        """Outputs whose text holds no banned phrase first: ids alone can't tell, a text can be segmented otherwise."""
+        decode = self.models[0].target.decode
+        return sorted(outputs, key=lambda h: any(phrase in decode(h.tokens) for phrase in request.banned))
+
+    def _constraints(self, request: Request) -> Constraints | None:
+        encode = self.models[0].target.encode
+        if not (request.prefix or request.constraints or request.banned):
+            return None
+        return Constraints(
+            prefix=tuple(encode(request.prefix)) if request.prefix else (),
+            phrases=tuple((tuple(encode(phrase)),) for phrase in request.constraints if not is_blank(phrase)),
+            banned=tuple(tuple(encode(phrase)) for phrase in request.banned if not is_blank(phrase)),
+        )
+
+    def _result(self, request: Request, parts: list[_Part]) -> Result:
+        if self.config.nbest == 1:
+            return self._joined(request, parts, 0)
+        count = min(len(part.outputs) for part in parts)
+        nbest = tuple(self._joined(request, parts, rank) for rank in range(count))
+        return replace(nbest[0], nbest=nbest)
+
+    def _joined(self, request: Request, parts: list[_Part], rank: int) -> Result:
+        """The record's output of a rank: its parts' outputs joined by a space."""
+        outputs = [part.outputs[rank] for part in parts]
+        target, source = self.models[0].target, self.models[0].source
+        text = " ".join(piece for piece in (target.decode(output.tokens) for output in outputs) if piece)
+        flags = set().union(*(part.flags for part in parts), *(output.flags for output in outputs))
+        flags.update(line_flags(request.text, text))
+        # the text decides whether constraints are met, not the ids that were asked for
+        wanted = [target.decode(target.encode(phrase)) for phrase in request.constraints]
+        flags.discard("constraint_unmet")
+        if (
+            any(phrase not in text for phrase in wanted)
+            or any(phrase in text for phrase in request.banned if phrase)
+            or not text.startswith(target.decode(target.encode(request.prefix)))
+        ):
+            flags.add("constraint_unmet")
+        single = len(parts) == 1
+        weights = outputs[0].weights if single and self.options.alignment else None
+        return Result(
+            input=request.text,
+            text=text,
+            score=sum(output.score for output in outputs),
+            log_prob=sum(output.log_prob for output in outputs),
+            tokens=tuple(token for output in outputs for token in output.tokens),
+            pieces=tuple(target.pieces([token for output in outputs for token in output.tokens])),
+            source_pieces=tuple(piece for part in parts for piece in source.pieces([*part.ids, EOS])),
+            alignment=None if weights is None else tuple(tuple(row) for row in weights.tolist()),
+            flags=tuple(sorted(flags)),
+        )

@@ -1,0 +1,94 @@
+"""The Python interface: `s2s.load(folder)` gives a `Model` with the verb of its task."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, overload
+
+from s2s.config import SearchConfig
+from s2s.errors import UsageError
+from s2s.task.generate import Generator, Options, Overlong, Request
+from s2s.task.trained import Trained, load_trained
+from s2s.types import Result
+
+
+def search_config(base: SearchConfig, changes: dict[str, Any]) -> SearchConfig:
+    """The search a model was saved with, changed. `nbest` above the beam widens it; sampling sets the beam to 1.
+
+    Raises UsageError for an unknown name, ConfigError for values out of range.
+    """
+    names = [field.name for field in dataclasses.fields(SearchConfig)]
+    for name in changes:
+        if name not in names:
+            raise UsageError(f"unknown search option `{name}`", expected=", ".join(names))
+    if changes.get("sample"):
+        changes = {"beam": 1, "nbest": 1, **changes}
+    elif "beam" not in changes and isinstance(nbest := changes.get("nbest"), int) and nbest > base.beam:
+        changes = {**changes, "beam": nbest}
+    elif "nbest" not in changes and isinstance(beam := changes.get("beam"), int) and beam < base.nbest:
+        changes = {**changes, "nbest": 1}
+    made = dataclasses.replace(base, **changes)
+    made.check()
+    return made
+
+
+class Model:
+    """A trained model, or several as an ensemble."""
+
+    def __init__(self, trained: Sequence[Trained]) -> None:
+        self.trained = list(trained)
+
+    @property
+    def languages(self) -> tuple[str, str]:
+        """Language codes of source and target."""
+        return self.trained[0].languages
+
+    def generator(
+        self,
+        *,
+        alignment: bool = False,
+        batch_size: int = 64,
+        overlong: Overlong = "split",
+        **search: Any,
+    ) -> Generator:
+        """What turns requests into results; `search` are the fields of `SearchConfig` that differ from the model's."""
+        config = search_config(self.trained[0].config.search, search)
+        return Generator(self.trained, config, Options(batch_size, overlong, alignment=alignment))
+
+    @overload
+    def translate(self, text: str, *, details: Literal[False] = False, **options: Any) -> str: ...
+    @overload
+    def translate(self, text: Sequence[str], *, details: Literal[False] = False, **options: Any) -> list[str]: ...
+    @overload
+    def translate(self, text: str, *, details: Literal[True], **options: Any) -> Result: ...
+    @overload
+    def translate(self, text: Sequence[str], *, details: Literal[True], **options: Any) -> list[Result]: ...
+
+    def translate(
+        self, text: str | Sequence[str], *, details: bool = False, **options: Any
+    ) -> str | list[str] | Result | list[Result]:
+        """Translate a text, or a list of texts: as many results, in the same order; blank stays blank.
+
+        details: give `Result` objects with score, n-best, alignment and flags instead of plain text. Options: prefix,
+        constraints, banned (of every text), batch_size, overlong, and the fields of SearchConfig (beam, nbest,
+        length_penalty, sample, temperature, ...). Raises UsageError or ConfigError for wrong ones.
+        """
+        single = isinstance(text, str)
+        texts = [text] if isinstance(text, str) else list(text)
+        for number, one in enumerate(texts):
+            if not isinstance(one, str):
+                raise UsageError(f"text {number} is no str", found=type(one).__name__)
+        fixed = {key: options.pop(key) for key in ("prefix", "constraints", "banned") if key in options}
+        for key in ("constraints", "banned"):
+            if key in fixed:
+                fixed[key] = tuple(fixed[key])
+        results = self.generator(alignment=details, **options)([Request(one, **fixed) for one in texts])
+        made: list[Any] = list(results) if details else [result.text for result in results]
+        return made[0] if single else made
+
+
+def load(path: str | Path, *more: str | Path, device: str = "auto") -> Model:
+    """The model in a run folder or bundle folder; several folders make an ensemble. Raises BundleError."""
+    return Model([load_trained(one, device=device) for one in (path, *more)])

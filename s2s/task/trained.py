@@ -1,0 +1,112 @@
+"""A model with its tokenizers and its config: built for training, saved as a bundle, loaded from one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from s2s import bundle
+from s2s.config import Config, from_plain, to_plain
+from s2s.errors import BundleError, S2SError, UsageError
+from s2s.model.seq2seq import Seq2Seq, seq2seq
+from s2s.tensors import match
+from s2s.text import tokenizer
+from s2s.text.vocabulary import Tokenizer
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model that can be used: what a bundle holds, ready to run."""
+
+    model: Seq2Seq
+    source: Tokenizer
+    target: Tokenizer
+    config: Config
+    languages: tuple[str, str]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+
+def build_model(config: Config, source_size: int, target_size: int) -> Seq2Seq:
+    """A fresh model of a config. Raises ConfigError for sizes that don't fit."""
+    return seq2seq(
+        source_size=source_size,
+        target_size=target_size,
+        embedding=config.model.embedding,
+        dropout=config.model.dropout,
+        tie=config.model.tie,
+        encoder=config.encoder.build,
+        decoder=config.decoder.build,
+        attention=config.attention.build,
+        decoder_width=int(config.decoder.options["width"]),
+    )
+
+
+def pick_device(name: str) -> torch.device:
+    """auto: a GPU if there is one. Raises UsageError where a GPU is asked for and there is none."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("there is no CUDA device here", where="device", found="cuda", hint="Take device=cpu or auto")
+    if name not in ("auto", "cpu", "cuda"):
+        raise UsageError("unknown device", where="device", expected="auto, cpu or cuda", found=name)
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def save_trained(folder: Path, trained: Trained, *, training: Mapping[str, Any], card: str) -> None:
+    """Write the model as a bundle, as its weights stand now. training: facts for `s2s info`. See `bundle.save`."""
+    config = {
+        **to_plain(trained.config),
+        "languages": list(trained.languages),
+        "vocabulary": [trained.source.size, trained.target.size],
+        "training": dict(training),
+    }
+    tensors: dict[str, Tensor] = {name: value.detach() for name, value in trained.model.named_parameters()}
+    files = tokenizer.dump(trained.source, trained.target)
+    bundle.save(folder, config=config, tensors=tensors, files=files, card=card)
+
+
+def load_trained(path: str | Path, *, device: str = "auto") -> Trained:
+    """The model in a run folder or bundle folder. Raises BundleError for whatever is wrong with it."""
+    place = pick_device(device)
+    folder = bundle.resolve(path)
+    read = bundle.read(folder)
+    where = str(folder / "config.json")
+    try:
+        known = {field.name for field in dataclasses.fields(Config)}
+        plugins = _no_plugins(read.config, where)
+        config = from_plain({key: value for key, value in read.config.items() if key in known}, plugins=plugins)
+    except S2SError as error:
+        raise BundleError(str(error), where=where) from error
+    source, target = tokenizer.load(read.files)
+    languages, sizes = read.config.get("languages"), read.config.get("vocabulary")
+    if sizes != [source.size, target.size]:
+        raise BundleError(
+            "the tokenizers don't fit the model",
+            where=where,
+            expected=f"vocabulary {sizes}",
+            found=f"{[source.size, target.size]}",
+        )
+    if not (isinstance(languages, list) and len(languages) == 2 and all(isinstance(x, str) for x in languages)):
+        raise BundleError("`languages` must be two language codes", where=where, found=repr(languages)[:80])
+    with torch.device("meta"):  # nothing is allocated until the file is known to fit
+        sketch = build_model(config, source.size, target.size)
+    match({name: (tuple(p.shape), p.dtype) for name, p in sketch.named_parameters()}, read.tensors)
+    model = build_model(config, source.size, target.size)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(read.tensors[name])
+    model.requires_grad_(False).eval().to(place)
+    return Trained(model, source, target, config, (languages[0], languages[1]))
+
+
+def _no_plugins(config: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """Bundles name no code: a builder of a plug-in must be imported by the user first."""
+    return ()

@@ -1,0 +1,254 @@
+"""One training run from config to report: the composition of all rooms."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from s2s.config import Config, to_plain
+from s2s.errors import BundleError, DataError
+from s2s.files import RunLock, read_json, write_atomic
+from s2s.show.console import Progress
+from s2s.show.machine import machine_facts, peak_memory_mb
+from s2s.task.card import model_card
+from s2s.task.evaluate import Evaluation, dev_loss, evaluate
+from s2s.task.generate import Generator, Options
+from s2s.task.prepare import Prepared, load_corpus, prepare, train_tokenizers
+from s2s.task.present import draw_samples, report
+from s2s.task.run_folder import point_latest
+from s2s.task.trained import Trained, build_model, load_trained, pick_device, save_trained
+from s2s.text import tokenizer
+from s2s.text.corpus import Corpus
+from s2s.text.vocabulary import Tokenizer
+from s2s.train import checkpoint
+from s2s.train.log import RunLog, read_log
+from s2s.train.loop import Data, Run, fit
+
+# Keys that a resumed run may change: they say how long and where, not what is learned.
+FREE = (
+    "device",
+    "threads",
+    "output",
+    "name",
+    "task.eval_splits",
+    "trainer.steps",
+    "trainer.epochs",
+    "trainer.minutes",
+    "trainer.patience",
+    "trainer.validate_every",
+    "trainer.validate_minutes",
+    "trainer.save_every",
+    "trainer.keep",
+    "trainer.log_every",
+    "trainer.tensorboard",
+    "trainer.samples",
+)
+
+
+def train(config: Config, folder: Path, config_text: str, display: Progress, *, changed_corpus: bool = False) -> Path:
+    """Train in `folder` (new, or of a run to go on with), score the best model, write the report. Returns `folder`.
+
+    changed_corpus: go on although the corpus isn't what it was. Raises S2SError for all that can go wrong; what was
+    reached before stays in the folder.
+    """
+    began = time.monotonic()
+    with RunLock(folder):
+        device = set_up(config)
+        last = checkpoint.latest(folder / "checkpoints")
+        corpus = load_corpus(config)
+        prepared = prepare(config, corpus, _tokenizers(config, corpus, folder, display))
+        run = start_run(config, prepared, device)
+        log = RunLog(folder / "log.jsonl", tensorboard=folder / "tensorboard" if config.trainer.tensorboard else None)
+        for warning in corpus.report.warnings:
+            display.note(f"warning: {warning}")
+        if last is None:
+            write_atomic(folder / "config.yaml", config_text.encode())
+            write_atomic(folder / "log.jsonl", b"")
+            log.write("start", step=0, **_data_facts(prepared, run))
+        else:
+            _resume(run, last, prepared, folder, display, changed_corpus)
+            log.rewind(run.position.step)
+            if run.position.finished and (folder / "scores.json").exists():
+                display.note(f"already finished at step {run.position.step} ({run.position.finished})")
+                return folder
+            write_atomic(folder / "config.yaml", config_text.encode())
+        trained = Trained(run.model, prepared.source, prepared.target, config, _languages(corpus))
+        fit(
+            run,
+            Data(prepared.plan(config), prepared.fetch(config)),
+            folder / "checkpoints",
+            log=log,
+            display=display,
+            validate=_validation(trained, prepared),
+            keep_best=_keeper(trained, run, folder, corpus),
+        )
+        log.close()
+        finish(folder, config, config_text, prepared, display, seconds=time.monotonic() - began)
+        return folder
+
+
+def set_up(config: Config) -> torch.device:
+    """Threads and device of a config; what it computes is then a function of config and data."""
+    device = pick_device(config.device)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    return device
+
+
+def start_run(config: Config, prepared: Prepared, device: torch.device) -> Run:
+    """A fresh model and optimiser of a config."""
+    model = build_model(config, prepared.source.size, prepared.target.size).to(device)
+    meta = {
+        "config": to_plain(config),
+        "corpus": prepared.corpus.fingerprint(),
+        "tokenizers": [prepared.source.digest, prepared.target.digest],
+        "threads": torch.get_num_threads(),
+    }
+    return Run(model, config.optim, config.trainer, seed=config.seed, meta=meta)
+
+
+def _tokenizers(config: Config, corpus: Corpus, folder: Path, display: Progress) -> tuple[Tokenizer, Tokenizer]:
+    """Those of the run if it has some already, else trained and kept."""
+    place = folder / "text"
+    if place.is_dir():
+        return tokenizer.load({path.name: path.read_bytes() for path in sorted(place.iterdir())})
+    display.note("training the tokenizer")
+    source, target = train_tokenizers(config, corpus)
+    place.mkdir()
+    try:
+        for name, data in tokenizer.dump(source, target).items():
+            write_atomic(place / name, data)
+    except BaseException:
+        for path in place.iterdir():
+            path.unlink()
+        place.rmdir()
+        raise
+    return source, target
+
+
+def _resume(run: Run, last: Path, prepared: Prepared, folder: Path, display: Progress, changed_corpus: bool) -> None:
+    groups_meta = read_json(last / checkpoint.META, checkpoint.MAX_META, error=BundleError)
+    checkpoint.check_resume(groups_meta["config"], run.meta["config"], FREE, str(folder))
+    if groups_meta["corpus"] != run.meta["corpus"] and not changed_corpus:
+        raise DataError(
+            "the corpus has changed since the run began",
+            where=str(folder),
+            expected=f"fingerprint {groups_meta['corpus'][:16]}",
+            found=run.meta["corpus"][:16],
+            hint="Put the old data back, or go on with the new by --changed-corpus",
+        )
+    if groups_meta["threads"] != run.meta["threads"]:
+        display.note(
+            f"the run began with {groups_meta['threads']} threads and goes on with {run.meta['threads']}: "
+            "losses agree to rounding, not bit for bit"
+        )
+    run.load(last)
+    position = run.position
+    trainer = run.trainer
+    longer = (
+        (trainer.steps is None or position.step < trainer.steps)
+        and (trainer.epochs is None or position.epoch < trainer.epochs)
+        and (trainer.minutes is None or position.seconds < 60 * trainer.minutes)
+    )
+    if position.finished and longer and not position.finished.startswith("patience"):
+        position.finished = ""  # the limit was raised
+    display.note(f"going on from step {position.step}")
+
+
+def _languages(corpus: Corpus) -> tuple[str, str]:
+    return corpus.source_language, corpus.target_language
+
+
+def _data_facts(prepared: Prepared, run: Run) -> dict[str, Any]:
+    return {
+        "pairs": {name: len(pairs) for name, pairs in prepared.corpus.splits.items()},
+        "too_long": prepared.too_long,
+        "vocabulary": [prepared.source.size, prepared.target.size],
+        "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
+        "threads": torch.get_num_threads(),
+        "corpus": run.meta["corpus"],
+    }
+
+
+def _validation(trained: Trained, prepared: Prepared) -> Callable[[], dict[str, float]]:
+    config = trained.config
+    pairs = prepared.dev_pairs[: config.trainer.valid_sentences]
+
+    def validate() -> dict[str, float]:
+        scores = dev_loss(trained.model, prepared.dev, config.trainer.batch_tokens)
+        if pairs:
+            generator = Generator([trained], config.search)
+            scores.update({score.name: score.value for score in evaluate(generator, pairs, config.task).scores})
+        return scores
+
+    return validate
+
+
+def _keeper(trained: Trained, run: Run, folder: Path, corpus: Corpus) -> Callable[[dict[str, float]], None]:
+    def keep(scores: dict[str, float]) -> None:
+        position = run.position
+        facts = {
+            "step": position.step,
+            "epoch": position.epoch,
+            "target_tokens": position.tokens,
+            "minutes": round(position.seconds / 60, 2),
+            "dev": {name: round(value, 4) for name, value in scores.items()},
+        }
+        save_trained(folder / "model", trained, training=facts, card=model_card(trained, corpus, facts))
+
+    return keep
+
+
+def finish(
+    folder: Path, config: Config, config_text: str, prepared: Prepared, display: Progress, *, seconds: float
+) -> None:
+    """Score the best model on the test splits and write scores.json, samples, pictures and report.html."""
+    trained = load_trained(folder / "model", device=config.device)
+    corpus = prepared.corpus
+    evaluations: dict[str, Evaluation] = {}
+    speeds: dict[str, float] = {}
+    for split in config.task.eval_splits:
+        if corpus.splits.get(split):
+            start = time.monotonic()
+            generator = Generator([trained], config.search, Options())
+            evaluations[split] = evaluate(generator, corpus.splits[split], config.task, intervals=True)
+            speeds[split] = len(corpus.splits[split]) / (time.monotonic() - start)
+            for score in evaluations[split].scores:
+                display.note(f"{split}: {score}")
+    events = read_log(folder / "log.jsonl")
+    machine = {
+        **machine_facts(),
+        "threads": str(torch.get_num_threads()),
+        "wall time of this session": f"{seconds:.0f} s",
+        "peak memory": f"{peak_memory_mb() or 0:.0f} MB",
+        **training_speed(events),
+        **{f"decoding {split}": f"{speed:.0f} sentences/s" for split, speed in speeds.items()},
+    }
+    scores = {split: [asdict(score) for score in one.scores] for split, one in evaluations.items()}
+    write_atomic(folder / "scores.json", (json.dumps(scores, indent=1) + "\n").encode())
+    for split, one in evaluations.items():
+        write_atomic(folder / f"{split}.hyp", "".join(f"{result.text}\n" for result in one.results).encode())
+        lines = "".join(f"{pair.target}\n" for pair in corpus.splits[split])
+        write_atomic(folder / f"{split}.ref", lines.encode())
+    split = next(iter(evaluations), "dev")
+    samples = draw_samples(trained, corpus.splits[split], config.trainer.samples, folder / "attention", display)
+    report(folder, config, config_text, corpus, evaluations, events, samples, machine)
+    point_latest(folder)
+
+
+def training_speed(events: list[dict[str, Any]]) -> dict[str, str]:
+    """Target tokens a second over all training (padding never counted; validation and saving excluded)."""
+    speeds = [
+        event["tokens_per_second"] for event in events if event["event"] == "train" and event["tokens_per_second"]
+    ]
+    if not speeds:
+        return {}
+    speeds.sort()
+    return {"training": f"{speeds[len(speeds) // 2]:.0f} target tokens/s (median of the log's lines)"}

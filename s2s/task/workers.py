@@ -1,0 +1,66 @@
+"""Decoding in one process or in several single-threaded ones; the results and their order are the same."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from itertools import islice
+from typing import Any
+
+from s2s.errors import UsageError
+from s2s.task.generate import Generator, Request
+from s2s.task.model import load
+from s2s.types import Result
+
+# Records that a worker takes at a time.
+SHARE = 512
+
+_generator: Generator | None = None  # of a worker process, made once by `_start`
+
+
+def generate(
+    models: Sequence[str],
+    requests: Iterable[Request],
+    settings: Mapping[str, Any],
+    *,
+    device: str = "auto",
+    workers: int = 1,
+) -> Iterator[Result]:
+    """Results in the order of the requests. settings: of `Model.generator`. Raises what loading and decoding raise."""
+    if workers < 1:
+        raise UsageError("--workers is out of range", expected="at least 1", found=str(workers))
+    made = load(models[0], *models[1:], device=device).generator(**settings)  # errors show before a process is started
+    if workers == 1:
+        return made.stream(requests)
+    return _parallel(models, requests, dict(settings), device, workers)
+
+
+def _parallel(
+    models: Sequence[str], requests: Iterable[Request], settings: dict[str, Any], device: str, workers: int
+) -> Iterator[Result]:
+    source, done = iter(requests), 0
+    pending: deque[Future[list[Result]]] = deque()
+    context = multiprocessing.get_context("spawn")  # a forked torch can hang
+    with ProcessPoolExecutor(workers, context, _start, (list(models), settings, device)) as pool:
+        while True:
+            while len(pending) < 2 * workers and (share := list(islice(source, SHARE))):
+                pending.append(pool.submit(_work, share, done))
+                done += len(share)
+            if not pending:
+                return
+            yield from pending.popleft().result()
+
+
+def _start(models: list[str], settings: dict[str, Any], device: str) -> None:
+    global _generator
+    import torch
+
+    torch.set_num_threads(1)
+    _generator = load(models[0], *models[1:], device=device).generator(**settings)
+
+
+def _work(share: list[Request], offset: int) -> list[Result]:
+    assert _generator is not None
+    return list(_generator.stream(share, offset))

@@ -1,0 +1,335 @@
+"""The training loop: one readable `fit`.
+
+What is decoded and scored on dev is the caller's business (`validate`), and so is what a better model is kept as
+(`keep_best`): this room knows neither search nor files of models, only checkpoints of itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from s2s.errors import RunError
+from s2s.model.seq2seq import Seq2Seq
+from s2s.text.batching import BatchPlan, Example, collate
+from s2s.train import checkpoint
+from s2s.train.average import MovingAverage, mean
+from s2s.train.log import RunLog
+from s2s.train.options import OptimConfig, TrainerConfig
+from s2s.train.schedule import rate
+from s2s.train.signals import InterruptedRunError, stop_request
+from s2s.train.step import make_optimizer, update
+
+LOWER_IS_BETTER = ("loss", "ter")
+
+
+class Display(Protocol):
+    """Where progress is shown (`s2s.show.console`)."""
+
+    def start(self, title: str, *, total: int | None = None, minutes: float | None = None, done: int = 0) -> None:
+        """Training begins, or goes on after `done` steps."""
+
+    def step(self, step: int, *, loss: float, tokens_per_second: float, lr: float | None = None) -> None:
+        """Some steps are done."""
+
+    def valid(self, step: int, metrics: Mapping[str, float], *, best: bool = False) -> None:
+        """The model was validated."""
+
+    def note(self, text: str) -> None:
+        """Something to say."""
+
+    def close(self) -> None:
+        """Training is over."""
+
+
+@dataclass
+class Position:
+    """Where a run stands: all of it that is neither weights, optimiser nor random state."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0  # batches of the epoch that are done
+    tokens: int = 0  # target tokens trained on, padding never counted
+    seconds: float = 0.0  # of training, validation included, over all sessions
+    training_seconds: float = 0.0  # the same without validation and saving
+    bad_steps: int = 0  # in a row
+    skipped: int = 0  # in all
+    best: float | None = None
+    best_step: int = 0
+    worse: int = 0  # validations since the best
+    finished: str = ""  # why the run ended; empty while it goes on
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is trained on. fetch: (rows, epoch) to examples, so that a segmentation can be drawn anew each epoch."""
+
+    plan: BatchPlan
+    fetch: Callable[[Sequence[int], int], list[Example]]
+
+
+class Run:
+    """A model in training, with all that a checkpoint holds."""
+
+    def __init__(
+        self, model: Seq2Seq, optim: OptimConfig, trainer: TrainerConfig, *, seed: int, meta: Mapping[str, Any]
+    ) -> None:
+        self.model, self.optim, self.trainer, self.meta = model, optim, trainer, dict(meta)
+        self.optimizer = make_optimizer(model, optim)
+        self.average = MovingAverage(model, optim.ema) if optim.ema else None
+        self.position = Position()
+        self.device = next(model.parameters()).device
+        torch.manual_seed(seed)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside, the model has the weights that are validated and kept: the moving average, if there is one."""
+        return self.average.applied() if self.average else nullcontext()
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint."""
+        tensors, plain = checkpoint.flatten_optimizer(self.optimizer.state_dict())
+        groups: dict[str, dict[str, torch.Tensor]] = {
+            "model": dict(self.model.named_parameters()),
+            "optimizer": tensors,
+            "rng": {"cpu": torch.get_rng_state()},
+        }
+        if self.device.type == "cuda":
+            groups["rng"]["cuda"] = torch.cuda.get_rng_state(self.device)
+        if self.average:
+            groups["ema"] = self.average.state()
+        meta = {**self.meta, "position": dataclasses.asdict(self.position), "optimizer": plain}
+        checkpoint.save(folder, self.position.step, tensors=groups, meta=meta)
+        checkpoint.prune(folder, max(self.trainer.keep, self.optim.average))
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint of the same configuration, exactly."""
+        groups, meta = checkpoint.load(path)
+        self._write(groups["model"])
+        self.optimizer.load_state_dict(checkpoint.unflatten_optimizer(groups["optimizer"], meta["optimizer"]))
+        if self.average:
+            self.average.load(groups["ema"])
+        self.position = Position(**meta["position"])
+        torch.set_rng_state(groups["rng"]["cpu"])
+        if self.device.type == "cuda" and "cuda" in groups["rng"]:
+            torch.cuda.set_rng_state(groups["rng"]["cuda"], self.device)
+
+    @torch.no_grad()
+    def _write(self, values: Mapping[str, torch.Tensor]) -> None:
+        for name, parameter in self.model.named_parameters():
+            parameter.copy_(values[name])
+
+    def average_checkpoints(self, folder: Path) -> None:
+        """Put the mean of the last `optim.average` checkpoints into the model."""
+        paths = sorted(path for path in folder.glob("step-*"))[-self.optim.average :]
+        self._write(mean([checkpoint.load(path)[0]["model"] for path in paths]))
+
+
+def fit(
+    run: Run,
+    data: Data,
+    folder: Path,
+    *,
+    log: RunLog,
+    display: Display,
+    validate: Callable[[], dict[str, float]],
+    keep_best: Callable[[dict[str, float]], None],
+) -> Position:
+    """Train until the first limit is reached, and leave the best model with `keep_best`.
+
+    folder: of the checkpoints. validate: scores of the model as it stands; called in eval mode with the averaged
+    weights. keep_best: called at once after a validation that was better than all before. A run that is over already
+    returns at once. Raises RunError after `max_bad_steps` updates in a row that weren't finite, InterruptedRunError (with
+    a checkpoint written) on SIGTERM or Ctrl-C.
+    """
+    position, trainer = run.position, run.trainer
+    minutes = None if trainer.minutes is None else max(0.0, trainer.minutes - position.seconds / 60)
+    display.start("training", total=trainer.steps, minutes=minutes, done=position.step)
+    clock = _Clock(position)
+    try:
+        with stop_request() as stop:
+            while not position.finished:
+                batches = data.plan.epoch(position.epoch)
+                while position.batch < len(batches) and not position.finished:
+                    rows = batches[position.batch : position.batch + trainer.accumulate]
+                    _train_step(run, data, rows, len(batches), log, display, clock)
+                    if position.batch >= len(batches):
+                        position.epoch, position.batch = position.epoch + 1, 0
+                    position.finished = _limit(run, len(batches))
+                    if stop.number:
+                        run.save(folder)
+                        log.write("stop", step=position.step, signal=stop.number)
+                        hint = f"Go on with: s2s train --resume {folder.parent}"
+                        raise InterruptedRunError(
+                            f"stopped at step {position.step}, checkpoint written", stop.number, hint
+                        )
+                    if position.finished or clock.validation_due(trainer, position):
+                        _validate(run, folder, validate, keep_best, log, display, clock)
+                    elif trainer.save_every and position.step % trainer.save_every == 0:
+                        run.save(folder)
+                    clock.stop()
+                    if position.batch == 0:
+                        break
+            if run.optim.average > 1 and position.step and not position.finished.startswith("patience"):
+                run.average_checkpoints(folder)
+                _validate(run, folder, validate, keep_best, log, display, clock, save=False)
+    finally:
+        display.close()
+    log.write("end", step=position.step, reason=position.finished, seconds=position.seconds, skipped=position.skipped)
+    return position
+
+
+class _Clock:
+    """Seconds of a run over all its sessions, and when the next log line and validation are due."""
+
+    def __init__(self, position: Position) -> None:
+        self.position, self.mark = position, time.monotonic()
+        self.validated = position.seconds
+        self.logged = (position.tokens, position.training_seconds)
+        self.losses: list[tuple[float, float, int]] = []
+        self.epoch = position.epoch
+
+    def stop(self, training: bool = False) -> None:
+        """Take in the time since the last call."""
+        now = time.monotonic()
+        self.position.seconds += now - self.mark
+        self.position.training_seconds += (now - self.mark) if training else 0.0
+        self.mark = now
+
+    def validation_due(self, trainer: TrainerConfig, position: Position) -> bool:
+        """Whether it is time for a validation: by steps, by minutes, or at the end of an epoch."""
+        if trainer.validate_every:
+            return position.step % trainer.validate_every == 0
+        if trainer.validate_minutes:
+            return position.seconds - self.validated >= 60 * trainer.validate_minutes
+        return position.epoch != self.epoch
+
+
+def _progress(run: Run, batches: int) -> float:
+    """Share of the run that is over, by the limit that is nearest."""
+    position, trainer = run.position, run.trainer
+    shares = [0.0]
+    if trainer.steps:
+        shares.append(position.step / trainer.steps)
+    if trainer.epochs:
+        shares.append((position.epoch + position.batch / max(1, batches)) / trainer.epochs)
+    if trainer.minutes:
+        shares.append(position.seconds / (60 * trainer.minutes))
+    return max(shares)
+
+
+def _limit(run: Run, batches: int) -> str:
+    """Which limit the run has reached, or nothing."""
+    position, trainer = run.position, run.trainer
+    if trainer.steps and position.step >= trainer.steps:
+        return f"{trainer.steps} steps"
+    if trainer.epochs and position.epoch + position.batch / max(1, batches) >= trainer.epochs:
+        return f"{trainer.epochs:g} epochs"
+    if trainer.minutes and position.seconds >= 60 * trainer.minutes:
+        return f"{trainer.minutes:g} minutes"
+    return ""
+
+
+def _train_step(
+    run: Run,
+    data: Data,
+    rows: Sequence[tuple[int, ...]],
+    batches: int,
+    log: RunLog,
+    display: Display,
+    clock: _Clock,
+) -> None:
+    position, trainer = run.position, run.trainer
+    run.model.train()
+    examples = [collate(data.fetch(one, position.epoch), one, trainer.pad_multiple) for one in rows]
+    learning_rate = rate(run.optim, position.step, _progress(run, batches))
+    made = update(run.model, examples, run.optimizer, run.optim, rate=learning_rate, precision=trainer.precision)
+    position.batch += len(rows)
+    position.step += 1
+    if made.finite:
+        position.bad_steps = 0
+        position.tokens += made.tokens
+        if run.average:
+            run.average.update(position.step - 1)
+        clock.losses.append((made.loss * made.tokens, made.nll * made.tokens, made.tokens))
+    else:
+        _skip(run, [row for one in rows for row in one], made.loss, made.norm, log, display)
+    clock.stop(training=True)
+    if position.step % trainer.log_every == 0 and clock.losses:
+        tokens, seconds = clock.logged
+        totals = [sum(column) for column in zip(*clock.losses, strict=True)]
+        speed = (position.tokens - tokens) / max(1e-9, position.training_seconds - seconds)
+        loss, nll = totals[0] / totals[2], totals[1] / totals[2]
+        log.write(
+            "train",
+            step=position.step,
+            epoch=position.epoch,
+            loss=loss,
+            nll=nll,
+            lr=learning_rate,
+            norm=made.norm,
+            tokens=position.tokens,
+            tokens_per_second=speed,
+            seconds=position.seconds,
+        )
+        display.step(position.step, loss=loss, tokens_per_second=speed, lr=learning_rate)
+        clock.losses, clock.logged = [], (position.tokens, position.training_seconds)
+
+
+def _skip(run: Run, rows: list[int], loss: float, norm: float, log: RunLog, display: Display) -> None:
+    position = run.position
+    position.bad_steps += 1
+    position.skipped += 1
+    what = "loss" if not math.isfinite(loss) else "gradient"
+    log.write("skip", step=position.step, reason=f"{what} is not finite", loss=loss, norm=norm, rows=rows)
+    display.note(f"step {position.step} skipped: its {what} is not finite (examples {rows[:5]}...)")
+    if position.bad_steps >= run.trainer.max_bad_steps:
+        raise RunError(
+            f"{position.bad_steps} updates in a row had a {what} that is not finite",
+            where=f"step {position.step}, epoch {position.epoch}",
+            found=f"the last batch holds the training examples {rows[:20]}",
+            hint="The best model so far is kept. Try a smaller optim.lr or optim.clip, or look at these examples",
+        )
+
+
+def _validate(
+    run: Run,
+    folder: Path,
+    validate: Callable[[], dict[str, float]],
+    keep_best: Callable[[dict[str, float]], None],
+    log: RunLog,
+    display: Display,
+    clock: _Clock,
+    *,
+    save: bool = True,
+) -> None:
+    position, metric = run.position, run.trainer.metric
+    run.model.eval()
+    with run.averaged(), torch.no_grad():
+        scores = validate()
+        value = scores.get(metric)
+        if value is None:
+            raise RunError(f"validation gave no `{metric}`", found=", ".join(scores), hint="Set trainer.metric")
+        better = math.isfinite(value) and (
+            position.best is None or (value < position.best if metric in LOWER_IS_BETTER else value > position.best)
+        )
+        if better:
+            position.best, position.best_step, position.worse = value, position.step, 0
+            keep_best(scores)
+        else:
+            position.worse += 1
+    if run.trainer.patience and position.worse >= run.trainer.patience and not position.finished:
+        position.finished = f"patience: {position.worse} validations without a better {metric}"
+    clock.stop()
+    clock.validated, clock.epoch = position.seconds, position.epoch
+    log.write("valid", step=position.step, epoch=position.epoch, seconds=position.seconds, best=better, **scores)
+    display.valid(position.step, scores, best=better)
+    if save:
+        run.save(folder)

@@ -1,0 +1,1 @@
+from s2s.config import OptimConfig, TrainerConfig
