@@ -88,13 +88,13 @@ def sweep(recipe: str, overrides: Sequence[str], plugins: Sequence[str] = ()) ->
     """
     choices: list[list[str]] = []
     for override in _parse(overrides):
-        if not override.is_sweep_override():
-            choices.append([str(override.input_line)])
-        elif override.is_discrete_sweep():
-            key = override.get_key_element()
-            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-        else:
-            raise ConfigError("a sweep needs single values", where=f"override `{override.input_line}`")
+        key = override.get_key_element()
+        try:
+            values = list(override.sweep_string_iterator()) if override.is_sweep_override() else None
+        except HydraException:  # glob() and interval() have no values of their own
+            where = f"override `{override.input_line}`"
+            raise ConfigError("this sweep has no values", where=where, expected="a,b or choice() or range()") from None
+        choices.append([str(override.input_line)] if values is None else [f"{key}={value}" for value in values])
     size = 1
     for choice in choices:
         size *= len(choice)
@@ -259,19 +259,21 @@ def _place(where: str, mark: Any) -> str:
 
 
 def _check_events(text: str, where: str) -> None:
-    aliases = depth = 0
+    aliases, opened = 0, []  # opened: the anchors of the collections that we are in, None for one without
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         place = _place(where, event.start_mark)
         if isinstance(event, yaml.AliasEvent):
             aliases += 1
             if aliases > _MAX_ALIASES:
                 raise ConfigError("too many YAML aliases", where=place, expected=f"at most {_MAX_ALIASES}")
+            if event.anchor in opened:
+                raise ConfigError(f"the YAML alias `*{event.anchor}` holds itself", where=place)
         elif isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > _MAX_DEPTH:
+            opened.append(event.anchor)
+            if len(opened) > _MAX_DEPTH:
                 raise ConfigError("nested too deeply", where=place, expected=f"at most {_MAX_DEPTH} levels")
         elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
+            opened.pop()
         tag = getattr(event, "tag", None)
         if tag is not None:
             raise ConfigError(f"the YAML tag `{tag}` is refused", where=place, expected="plain values")
@@ -322,7 +324,7 @@ def _change(override: Override, plugins: Sequence[str]) -> _Change:
         raise ConfigError("several values for one key", where=where, hint=hint)
     if re.match(r"hydra\b", key):
         raise ConfigError("unknown key `hydra`: s2s has no settings of Hydra", where=where)
-    if override.package is not None:
+    if override.package is not None or not key:
         raise unknown("key", key, paths.groups(), where=where)
     value = override.value()
     if override.is_delete():

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from s2s.errors import ConfigError, S2SError
 from s2s.registry import BuilderNode, Reader, builder, check_plain, group_defaults, group_names
 from s2s.search.options import SearchConfig
+from s2s.train.options import OptimConfig, TrainerConfig
 
 __all__ = [
     "BuilderNode",
@@ -55,52 +56,6 @@ class ModelConfig:
     embedding: int = 192  # width of the embeddings
     dropout: float = 0.2  # on embeddings and before the output layer
     tie: Literal["none", "target", "all"] = "target"  # output layer = target embedding; all: = source embedding too
-
-
-@dataclass(frozen=True)
-class OptimConfig:
-    """The optimiser, its learning rate over time, and the loss."""
-
-    name: Literal["adamw", "adam", "sgd"] = "adamw"
-    lr: float = 2e-3  # peak
-    betas: tuple[float, float] = (0.9, 0.98)  # not used by sgd
-    eps: float = 1e-8
-    weight_decay: float = 0.01
-    schedule: Literal["cosine", "linear", "inverse_sqrt", "constant", "noam"] = "cosine"
-    warmup: int = 100  # steps of linear rise to the peak
-    final: float = 0.0  # of cosine and linear: the last learning rate as a share of the peak
-    clip: float | None = 1.0  # largest norm of the gradient; null = off
-    label_smoothing: float = 0.1
-    rdrop: float = 0.0  # weight of R-Drop (arXiv 2106.14448); 0 = off
-    ema: float = 0.0  # decay of the moving average of the weights; 0 = off
-    average: int = 0  # how many of the last checkpoints are averaged at the end; 0 = off
-
-
-@dataclass(frozen=True)
-class TrainerConfig:
-    """How long training runs, in which batches, and what is written. The first limit that is reached ends it."""
-
-    steps: int | None = None  # updates
-    epochs: float | None = None  # passes over the training split
-    minutes: float | None = None  # of wall time
-    batch_tokens: int = 1200  # target tokens a batch, padding not counted
-    accumulate: int = 1  # batches an update
-    pad_multiple: int = 1  # lengths are padded to a multiple of this
-    max_source: int = 100  # tokens; longer pairs are left out of training and counted
-    max_target: int = 100
-    validate_every: int | None = None  # steps; with neither this nor the next, once an epoch
-    validate_minutes: float | None = None
-    valid_sentences: int = 500  # dev sentences that are decoded for the metrics
-    metric: Literal["loss", "bleu", "chrf", "ter"] = "bleu"  # on dev: what the best model is chosen by
-    patience: int | None = None  # validations without a better metric before training stops; null = never
-    log_every: int = 20  # steps
-    save_every: int | None = None  # steps; null = at every validation
-    keep: int = 2  # newest checkpoints that are kept
-    precision: Literal["auto", "float32", "bf16"] = "auto"  # auto: bf16 on a GPU that has it, else float32
-    max_bad_steps: int = 10  # steps in a row with a loss that is not finite before training stops
-    subword_sample: float = 0.0  # share of the training texts that are segmented at random (arXiv 1804.10959)
-    tensorboard: bool = False
-    samples: int = 10  # translations that are kept for the report
 
 
 @dataclass(frozen=True)
@@ -286,8 +241,8 @@ def _check_training(config: Config) -> Iterator[str]:
         yield "no limit: give `trainer.steps`, `trainer.epochs` or `trainer.minutes`"
     if trainer.steps is not None and optim.warmup > trainer.steps:
         yield f"`optim.warmup` ({optim.warmup} steps) is longer than `trainer.steps` ({trainer.steps})"
-    if optim.schedule == "noam" and optim.warmup == 0:
-        yield "`optim.schedule=noam` needs `optim.warmup` of at least 1 step"
+    if optim.schedule == "inverse_sqrt" and optim.warmup == 0:
+        yield "`optim.schedule=inverse_sqrt` needs `optim.warmup` of at least 1 step"
     if optim.ema > 0 and optim.average > 0:
         yield "`optim.ema` and `optim.average` exclude each other: set one of them to 0"
     if optim.rdrop > 0 and not any(

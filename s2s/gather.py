@@ -79,7 +79,7 @@ def gathered() -> Iterator[None]:
 
 
 def linear(x: Tensor, weight: Tensor, added: Tensor | None = None) -> Tensor:
-    """x (..., I) times weight (O, I) transposed, plus `added`: a bias (O,) or (..., O). Gathered inside `gathered()`."""
+    """x (..., I) times weight (O, I) transposed, plus `added` (a bias (O,), or (..., O)). Gathered in `gathered()`."""
     loop = _loop.get()
     # autocast picks dtypes inside F.linear; a gathered product is for full precision, where it pays (on a CPU)
     if loop is None or not torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import tempfile
 
 import pytest
 import yaml
@@ -119,7 +120,7 @@ def test_config_yaml_is_enough_to_run_again(stands):
     assert app.compose("config.yaml", ["optim=sgd"]).optim.name == "sgd"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12), st.floats(1e-12, 900))
 def test_config_yaml_keeps_every_text_and_number(text, number):
     plain = config.to_plain(BASE)
@@ -127,21 +128,17 @@ def test_config_yaml_keeps_every_text_and_number(text, number):
     if text == "???":
         return
     made = config.from_plain(plain)
-    folder = pathlib.Path(os.environ["PYTEST_FOLDER"])
-    assert app.compose(str(recipe_file(folder, app.to_yaml(made), "config.yaml"))) == made
+    with tempfile.TemporaryDirectory() as folder:
+        path = recipe_file(pathlib.Path(folder), app.to_yaml(made), "config.yaml")
+        assert app.compose(str(path)) == made
 
 
 BASE = app.compose("teach/copy")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _folder(tmp_path_factory):
-    os.environ["PYTEST_FOLDER"] = str(tmp_path_factory.mktemp("config"))
-    yield
-    del os.environ["PYTEST_FOLDER"]
-
-
-@pytest.mark.parametrize("text", ["${seed}", "\\${seed}", "a\\\\${b", "no", "1e-3", "null", "é #x: y", "'q\"", "~", "2020"])
+@pytest.mark.parametrize(
+    "text", ["${seed}", "\\${seed}", "a\\\\${b", "no", "1e-3", "null", "é #x: y", "'q\"", "~", "2020"]
+)
 def test_text_that_looks_like_something_else_survives_config_yaml(stands, text):
     plain = config.to_plain(BASE)
     plain["output"] = text
@@ -282,12 +279,16 @@ def test_old_keys_in_files_and_overrides(stands, monkeypatch, caplog):
 
 
 def test_a_sweep_is_the_grid():
-    overrides = ["attention=additive,general", "seed=range(1,4)", "optim.lr=1e-3", "output='a,b'"]
+    overrides = ["attention=additive,general", "seed=range(1,3)", "optim.lr=1e-3", "output='a,b'"]
     runs = app.sweep("teach/copy", overrides)
-    assert len(runs) == 6
-    assert len({tuple(run) for run in runs}) == 6
-    assert [app.compose("teach/copy", run).seed for run in runs] == [1, 2, 3] * 2
-    assert {app.compose("teach/copy", run).output for run in runs} == {"a,b"}
+    made = [app.compose("teach/copy", run) for run in runs]
+    assert [(one.attention.name, one.seed) for one in made] == [
+        ("additive", 1),
+        ("additive", 2),
+        ("general", 1),
+        ("general", 2),
+    ]
+    assert {(one.output, one.optim.lr) for one in made} == {("a,b", 1e-3)}
 
 
 @pytest.mark.parametrize(
@@ -360,7 +361,7 @@ def bomb():
         ("- a\n- b", "no keys"),
         ("", "no keys"),
         ("3: 4", "not text"),
-        ("a: &a {b: *a}", ""),
+        ("a: &a {b: *a}", "holds itself"),
         ("seed: 1\n\tx: 2", "not YAML"),
         ("seed: ${seed}\ndefaults: [/teach/copy/recipe]", "nterpolation"),
         ("\x01", "not YAML"),

@@ -164,9 +164,9 @@ def start(number):
 
 save(0)
 last = 0
-for round in range(30):
+for round in range(16):
     process = start(last)
-    time.sleep(0.005 + 0.002 * round)
+    time.sleep(0.005 + 0.003 * round)
     os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)
     assert read() >= last
@@ -174,7 +174,7 @@ for round in range(30):
     assert bundle.verify(folder) == []
 process = start(last)
 try:
-    seen = [read() for _ in range(200)]
+    seen = [read() for _ in range(80)]
 finally:
     os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)

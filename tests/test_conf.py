@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import functools
 import inspect
 
 import pytest
@@ -14,13 +15,23 @@ RECIPES = list(paths.recipe_files())
 ATTENTIONS = registry.group_names("attention")
 BUILT = [(group, name) for group in registry.MODULES for name in registry.group_names(group)]
 GIVEN = {"corpus": ["corpus.train=data/x", "corpus.source=en", "corpus.target=de"]}  # what some corpora must be told
-PLAIN = [(group, name) for group in paths.groups() if group not in registry.MODULES for name in paths.group_files(group)]
+PLAIN = [
+    (group, name) for group in paths.groups() if group not in registry.MODULES for name in paths.group_files(group)
+]
 
 
 def test_the_registry_holds_what_the_house_promises():
     assert set(ATTENTIONS) >= {"none", "additive", "additive_normed", "dot", "scaled_dot", "general", "concat"}
     assert "location" in ATTENTIONS
-    assert set(registry.group_names("corpus")) >= {"debian", "files", "tsv", "jsonl", "multi30k", "catalogs", "generated"}
+    assert set(registry.group_names("corpus")) >= {
+        "debian",
+        "files",
+        "tsv",
+        "jsonl",
+        "multi30k",
+        "catalogs",
+        "generated",
+    }
     assert registry.group_names("text") == ["characters", "sentencepiece", "words"]
     assert set(RECIPES) >= {"translate/debian-en-de", "translate/debian-en-de-all", "translate/multi30k"}
     assert set(paths.groups()) == {*registry.MODULES, "optim", "trainer", "search", "task"}
@@ -53,6 +64,9 @@ def test_a_group_file_composes(group, name):
         }
 
 
+composed = functools.cache(app.compose)
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_every_attention_composes_in_every_recipe(recipe, attention):
@@ -60,7 +74,7 @@ def test_every_attention_composes_in_every_recipe(recipe, attention):
     assert made.attention.name == attention
     assert made.name == recipe
     # the style belongs to the decoder
-    assert made.decoder == app.compose(recipe).decoder
+    assert made.decoder == composed(recipe).decoder
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -71,8 +85,11 @@ def test_a_recipe_patches_no_attention(recipe):
 
 @pytest.mark.parametrize(
     "group, name, kind",
-    [("optim", "adamw", config.OptimConfig), ("trainer", "default", config.TrainerConfig)]
-    + [("task", "translation", config.TaskConfig)],
+    [
+        ("optim", "adamw", config.OptimConfig),
+        ("trainer", "default", config.TrainerConfig),
+        ("task", "translation", config.TaskConfig),
+    ],
 )
 def test_the_default_files_show_every_key_with_its_default(group, name, kind):
     content = app.read_yaml(paths.group_files(group)[name])
@@ -89,13 +106,13 @@ def test_the_base_file_says_the_defaults_of_the_schema():
 
 
 def test_the_recipes_are_what_their_names_say():
-    short = app.compose("translate/debian-en-de")
+    short = composed("translate/debian-en-de")
     assert short.corpus.options["max_words"] == 15
     assert short.attention.name == "additive"
-    everything = app.compose("translate/debian-en-de-all")
+    everything = composed("translate/debian-en-de-all")
     assert everything.corpus.options["max_words"] is None
-    assert dataclasses.replace(everything.text) == short.text
-    multi30k = app.compose("translate/multi30k")
+    assert everything.text == short.text
+    multi30k = composed("translate/multi30k")
     assert multi30k.corpus.name == "multi30k"
     assert multi30k.corpus.options["lowercase"]
     assert multi30k.task.lowercase

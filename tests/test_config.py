@@ -65,10 +65,14 @@ def test_options_are_kept_in_full_so_that_later_defaults_change_nothing(base):
         ("optim.lr", float("nan"), "expected a number, found NaN"),
         ("optim.lr", float("inf"), "expected a number, found Infinity"),
         ("optim.lr", True, "expected a number, found true"),
-        ("optim.schedule", "cosin", "expected one of cosine, linear, inverse_sqrt, constant, noam"),
+        ("optim.schedule", "cosin", "expected one of cosine, linear, inverse_sqrt, constant"),
         ("optim.betas", [0.9], "expected a list of 2 values"),
         ("task.metrics", "bleu", "expected a list, each one of bleu, chrf, ter"),
-        ("task.metrics", ["bleu", "blue"], 'wrong value of `task.metrics.1`: expected one of bleu, chrf, ter, found "blue"'),
+        (
+            "task.metrics",
+            ["bleu", "blue"],
+            'wrong value of `task.metrics.1`: expected one of bleu, chrf, ter, found "blue"',
+        ),
         ("corpus.seed", None, "wrong value of `corpus.seed`: expected a whole number, found null"),
         ("output", False, "expected text, found false; put it into quotes if it is text"),
         ("trainer", 3, "wrong value of `trainer`: expected keys with values, found 3"),
@@ -165,7 +169,7 @@ def test_the_base_has_no_problems(base):
         ({"encoder": {"width": 63}}, "even"),
         ({"model": {"tie": "all"}}, "text.joint=true"),
         ({"optim": {"warmup": 301}}, "longer than `trainer.steps`"),
-        ({"optim": {"schedule": "noam", "warmup": 0}}, "noam"),
+        ({"optim": {"schedule": "inverse_sqrt", "warmup": 0}}, "inverse_sqrt"),
         ({"optim": {"ema": 0.9, "average": 2}}, "exclude each other"),
         ({"optim": {"rdrop": 1.0}}, "dropout"),
         ({"optim": {"lr": -1.0}}, "`optim.lr` is out of range"),
@@ -205,12 +209,8 @@ def test_an_impossible_combination_is_the_one_problem_found(base, changes, words
     ],
 )
 def test_an_attention_that_does_not_fit_is_refused(overrides, words):
-    with pytest.raises(ConfigError, match="."):
+    with pytest.raises(ConfigError, match=re.escape(words)):
         app.compose("teach/copy", overrides)
-    try:
-        app.compose("teach/copy", overrides)
-    except ConfigError as error:
-        assert words in str(error)
 
 
 def test_combinations_are_listed_together(base):
@@ -221,7 +221,11 @@ def test_combinations_are_listed_together(base):
 def test_every_number_of_the_schema_has_a_range():
     # a new knob that no range is thought of for is a silent absurdity later
     ranged = {path for path, *_ in config._RANGES} | set(config._POSITIVE)
-    for section, kind in (("model", config.ModelConfig), ("optim", config.OptimConfig), ("trainer", config.TrainerConfig)):
+    for section, kind in (
+        ("model", config.ModelConfig),
+        ("optim", config.OptimConfig),
+        ("trainer", config.TrainerConfig),
+    ):
         for field in dataclasses.fields(kind):
             if ("int" in str(field.type) or "float" in str(field.type)) and "Literal" not in str(field.type):
                 assert f"{section}.{field.name}" in ranged | {"optim.betas"}
@@ -237,10 +241,10 @@ def test_any_json_is_read_or_refused_in_one_line(section, data):
     try:
         made = config.from_plain(plain)
     except ConfigError as error:
-        assert "\n" not in str(error)
-    else:
-        assert config.from_plain(config.to_plain(made)) == made
-        config.problems(made)
+        assert "\n" not in str(error)  # noqa: PT017 (either outcome is right)
+        return
+    assert config.from_plain(config.to_plain(made)) == made
+    assert isinstance(config.problems(made), list)
 
 
 BASE = app.compose("teach/copy")

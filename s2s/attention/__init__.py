@@ -19,7 +19,7 @@ from s2s.attention.builders import (
     none,
     scaled_dot,
 )
-from s2s.config import builder, group_defaults, group_names
+from s2s.registry import builder, group_defaults, group_names
 
 __all__ = [
     "Attention",

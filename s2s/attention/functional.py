@@ -14,10 +14,11 @@ _CHUNK = 1 << 24
 def masked_softmax(energies: Tensor, mask: Tensor) -> Tensor:
     """Softmax over the last axis among the positions that `mask` allows.
 
-    energies: (B, T, S); mask: broadcastable to it, bool. Computed in float32. A row without any allowed position gives
-    zeros and zero gradients, never NaN: its energies are replaced before the softmax, its weights zeroed after.
+    energies: (B, T, S); mask: broadcastable to it, bool. Computed in float32 at least. A row without any allowed
+    position gives zeros and zero gradients, never NaN: its energies are replaced before the softmax, its weights zeroed
+    after.
     """
-    scores = energies.float().masked_fill(~mask, float("-inf"))
+    scores = energies.to(torch.promote_types(energies.dtype, torch.float32)).masked_fill(~mask, float("-inf"))
     alive = mask.any(-1, keepdim=True)
     scores = scores.masked_fill(~alive, 0.0)
     return torch.softmax(scores, -1).masked_fill(~mask, 0.0).to(energies.dtype)

@@ -66,7 +66,7 @@ class AdditiveScore(Score):
 
 
 class DotScore(Score):
-    """e = q . k, or q . k / sqrt(D) when scaled. Luong et al. 2015, arXiv 1508.04025, eq. 8; scaled: Vaswani 2017, eq. 1."""
+    """e = q . k (Luong et al. 2015, arXiv 1508.04025, eq. 8), or q . k / sqrt(D) when scaled (Vaswani et al. 2017)."""
 
     def __init__(self, query_size: int, memory_size: int, *, scaled: bool = False) -> None:
         super().__init__()

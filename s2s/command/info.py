@@ -36,13 +36,14 @@ def describe(folder: Path) -> dict[str, Any]:
     place = present(folder)
     manifest, config, tensors = read_manifest(place), read_config(place), headers(place / WEIGHTS)
     corpus = _node(config, "corpus")
+    languages = config.get("languages", [corpus[side] for side in ("source", "target") if side in corpus])
     scores = folder.resolve().parent / "scores.json"
     others = {n: e["size"] for n, e in manifest["files"].items() if n != CONFIG and n.endswith((".spm", ".json"))}
     return {
         "model": str(folder),
         "recipe": config.get("name"),
         "task": _node(config, "task").get("name"),
-        "languages": [corpus[side] for side in ("source", "target") if side in corpus],
+        "languages": languages if isinstance(languages, list) else [languages],
         "corpus": corpus,
         "attention": _node(config, "attention"),
         "encoder": _node(config, "encoder"),

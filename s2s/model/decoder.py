@@ -71,7 +71,7 @@ class RecurrentDecoder(nn.Module):
         self.embedding_dropout, self.dropout = nn.Dropout(embedding_dropout), nn.Dropout(dropout)
 
     def initial_state(self, encoded: Encoded, memory: Memory) -> State:
-        """State before the first token, a layer each: h = tanh(W final) and c = W' final, final being the source's summary."""
+        """State before the first token: for each layer h = tanh(W final) and c = W' final, from the source's summary."""
         parts = self.bridge(encoded.final).chunk(2 if self.layers[0].cell == "lstm" else 1, 1)
         split = [part.chunk(len(self.layers), 1) for part in (parts[0].tanh(), *parts[1:])]
         cells = tuple(tuple(kind[number] for kind in split) for number in range(len(self.layers)))

@@ -103,7 +103,7 @@ class RecurrentLayer(nn.Module):
     def step(
         self, known: Tensor, late: Tensor | None, state: CellState, weights: tuple[Tensor, Tensor | None]
     ) -> CellState:
-        """One step to the new state: `known` (B, G H) from `inputs`, `late` (B, L) the input features known only now."""
+        """The state after one step. known: (B, G H) from `inputs`. late: (B, L), input features known only now."""
         hidden = state[0]
         joined, hidden_weight = weights
         if hidden_weight is None:

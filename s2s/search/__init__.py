@@ -12,7 +12,7 @@ from s2s.search.constraints import Constraints
 from s2s.search.ensemble import ensemble
 from s2s.search.forced import force
 from s2s.search.options import SearchConfig
-from s2s.search.sample import sample
+from s2s.search.sampling import sample
 from s2s.types import Hypothesis, State, StepFunction
 
 __all__ = ["Constraints", "SearchConfig", "beam_search", "ensemble", "force", "sample", "search"]

@@ -26,6 +26,8 @@ from s2s.types import BOS, EOS, PAD, UNK, Hypothesis, State, StepFunction
 # hundred log-probabilities are wrong by less, and the final scores are summed anew in float64.
 _SLACK = 1e-5
 
+_BLOCK = 64  # columns that `_top` looks at together
+
 _NEVER_IDS = 3  # most ids that are never generated: PAD, BOS, UNK
 
 
@@ -61,7 +63,7 @@ def ranked(log_probs: Tensor, width: int, never: Tensor | None) -> tuple[Tensor,
         values, ids = log_probs.sort(dim=1, descending=True, stable=True)
         doubtful = values[:, :1].isnan()
     else:
-        values, ids = log_probs.topk(width + 1)
+        values, ids = _top(log_probs, width + 1)
         doubtful = ((values[:, 1:] == values[:, :-1]) & (values[:, 1:] != -torch.inf)) | values[:, :1].isnan()
     if bool(doubtful.any()):
         refuse_nan(values[:, 0])
@@ -72,6 +74,24 @@ def ranked(log_probs: Tensor, width: int, never: Tensor | None) -> tuple[Tensor,
     if never is not None:
         values = values.masked_fill(never[ids], -torch.inf)
     return values, ids
+
+
+def _top(log_probs: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """`topk` of each row, in any order among equals; on a CPU twice as fast for a large vocabulary.
+
+    The best `width` values stand in the `width` blocks of columns with the highest maxima, or in the columns left over.
+    """
+    rows, size = log_probs.shape
+    blocks = size // _BLOCK
+    if log_probs.device.type != "cpu" or blocks < 4 * width:
+        return log_probs.topk(width)
+    columns = torch.arange(_BLOCK)
+    grid = log_probs[:, : blocks * _BLOCK].view(rows, blocks, _BLOCK)
+    chosen = grid.amax(2).topk(width).indices[:, :, None]
+    left_over = torch.arange(blocks * _BLOCK, size)
+    ids = torch.cat([(chosen * _BLOCK + columns).flatten(1), left_over.expand(rows, -1)], dim=1)
+    values, order = log_probs.gather(1, ids).topk(width)
+    return values, ids.gather(1, order)
 
 
 def refuse_nan(values: Tensor) -> None:

@@ -26,8 +26,8 @@ def model_card(trained: Trained, corpus: Corpus, facts: Mapping[str, Any]) -> st
         f"- trained for {facts['step']} updates, {facts['target_tokens']:,} target tokens, {facts['minutes']} minutes",
         f"- on dev: {dev}",
         "",
-        "Use it with `s2s translate FOLDER` or `s2s.load(FOLDER).translate(text)`. It was trained on a small corpus and",
-        "knows little outside of it; check what it writes before you rely on it.",
+        "Use it with `s2s translate FOLDER` or `s2s.load(FOLDER).translate(text)`. It knows little outside of its corpus:",
+        "check what it writes before you rely on it.",
         "",
     ]
     return "\n".join(lines)

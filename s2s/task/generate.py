@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import Literal
 
 import torch
@@ -21,6 +20,9 @@ from s2s.text.batching import pad
 from s2s.text.lines import clean, is_blank
 from s2s.text.sentences import split_text
 from s2s.types import EOS, Hypothesis, Result, State, StepFunction
+
+# Characters that are read before the first result is written: bounds memory where lines are long.
+_WINDOW_CHARACTERS = 1 << 21
 
 Overlong = Literal["split", "truncate", "refuse"]
 
@@ -92,9 +94,20 @@ class Generator:
     def stream(self, requests: Iterable[Request | str], offset: int = 0) -> Iterator[Result]:
         """Results in order, a window of records at a time, so that memory is bounded. offset: number of the first."""
         source, done = iter(requests), offset
-        while window := list(islice(source, self.options.window)):
+        while window := self._read(source):
             yield from self._window(window, done)
             done += len(window)
+
+    def _read(self, source: Iterator[Request | str]) -> list[Request | str]:
+        """The next records, as many as the window allows in number and characters."""
+        window: list[Request | str] = []
+        characters = 0
+        for record in source:
+            window.append(record)
+            characters += len(record if isinstance(record, str) else record.text)
+            if len(window) == self.options.window or characters >= _WINDOW_CHARACTERS:
+                break
+        return window
 
     def __call__(self, requests: Iterable[Request | str]) -> list[Result]:
         """All results, in order."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from s2s.config import Config
-from s2s.show.console import Progress
 from s2s.show.plots import attention_png
 from s2s.show.report import ReportData, Sample, write_report
 from s2s.task.evaluate import Evaluation
@@ -22,7 +22,7 @@ def spread(count: int, of: int) -> list[int]:
     return [i * of // count for i in range(min(count, of))] if count else []
 
 
-def draw_samples(trained: Trained, pairs: Sequence[Pair], count: int, folder: Path, display: Progress) -> list[Sample]:
+def draw_samples(trained: Trained, pairs: Sequence[Pair], count: int, folder: Path) -> list[Sample]:
     """Translate `count` pairs spread over a split, draw their attention as PNG, and give them for the report."""
     from s2s.score.metrics import compute
 
@@ -35,7 +35,7 @@ def draw_samples(trained: Trained, pairs: Sequence[Pair], count: int, folder: Pa
             title = f"{trained.config.attention.name}: {trained.languages[0]} to {trained.languages[1]}"
             path = folder / f"{number:02d}.png"
             for warning in attention_png(path, result.source_pieces, result.pieces, result.alignment, title=title):
-                display.note(f"{path.name}: {warning}")
+                print(f"{path.name}: {warning}", file=sys.stderr)
         chrf = compute(["chrf"], [result.text], [[pair.target]])[0].value
         samples.append(
             Sample(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -89,7 +90,7 @@ def train(config: Config, folder: Path, config_text: str, display: Progress, *, 
             keep_best=_keeper(trained, run, folder, corpus),
         )
         log.close()
-        finish(folder, config, config_text, prepared, display, seconds=time.monotonic() - began)
+        finish(folder, config, config_text, prepared, seconds=time.monotonic() - began)
         return folder
 
 
@@ -206,9 +207,7 @@ def _keeper(trained: Trained, run: Run, folder: Path, corpus: Corpus) -> Callabl
     return keep
 
 
-def finish(
-    folder: Path, config: Config, config_text: str, prepared: Prepared, display: Progress, *, seconds: float
-) -> None:
+def finish(folder: Path, config: Config, config_text: str, prepared: Prepared, *, seconds: float) -> None:
     """Score the best model on the test splits and write scores.json, samples, pictures and report.html."""
     trained = load_trained(folder / "model", device=config.device)
     corpus = prepared.corpus
@@ -221,7 +220,7 @@ def finish(
             evaluations[split] = evaluate(generator, corpus.splits[split], config.task, intervals=True)
             speeds[split] = len(corpus.splits[split]) / (time.monotonic() - start)
             for score in evaluations[split].scores:
-                display.note(f"{split}: {score}")
+                print(f"{split}: {score}", file=sys.stderr)
     events = read_log(folder / "log.jsonl")
     machine = {
         **machine_facts(),
@@ -238,7 +237,7 @@ def finish(
         lines = "".join(f"{pair.target}\n" for pair in corpus.splits[split])
         write_atomic(folder / f"{split}.ref", lines.encode())
     split = next(iter(evaluations), "dev")
-    samples = draw_samples(trained, corpus.splits[split], config.trainer.samples, folder / "attention", display)
+    samples = draw_samples(trained, corpus.splits[split], config.trainer.samples, folder / "attention")
     report(folder, config, config_text, corpus, evaluations, events, samples, machine)
     point_latest(folder)
 

@@ -40,7 +40,7 @@ class SentencePiece:
 
     def __init__(self, model: bytes, *, where: str = "sentencepiece model") -> None:
         """model: a serialised model, which may come from elsewhere. where: named by BundleError if it is no good."""
-        self._model, self._names, scores = _load_model(model, where)
+        self._model, self._names, all_scores = _load_model(model, where)
         self._content = model
         self._digest = hashlib.sha256(model).hexdigest()
         self._marks = [None if number in _SKIPPED else _mark(name) for number, name in enumerate(self._names)]
@@ -51,7 +51,7 @@ class SentencePiece:
             for number, name in enumerate(self._names)
             if number >= len(SPECIALS) and number not in bytewise and not self._model.is_unused(number)
         }
-        scores = {name: scores[number] for name, number in self._piece_ids.items()}
+        scores = {name: all_scores[number] for name, number in self._piece_ids.items()}
         # BPE scores its pieces 0, -1, -2, ..., in the order of the merges; log-probabilities are never that
         bpe = sorted(scores.values(), reverse=True) == [-rank for rank in range(len(scores))]
         self._sampler: Sampler = DropoutSampler(scores) if bpe else UnigramSampler(scores)

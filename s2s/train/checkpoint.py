@@ -170,7 +170,7 @@ def check_resume(saved: Mapping[str, Any], wanted: Mapping[str, Any], free: Iter
 
 def _leaves(node: Any, path: str = "") -> Iterable[tuple[str, Any]]:
     """(dotted key, value) of everything in nested dicts that is no dict; lists and tuples count as one value."""
-    if isinstance(node, Mapping) and node:
+    if isinstance(node, Mapping) and (node or not path):
         for key, inner in node.items():
             yield from _leaves(inner, f"{path}.{key}" if path else str(key))
     else:

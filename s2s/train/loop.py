@@ -146,8 +146,8 @@ def fit(
 
     folder: of the checkpoints. validate: scores of the model as it stands; called in eval mode with the averaged
     weights. keep_best: called at once after a validation that was better than all before. A run that is over already
-    returns at once. Raises RunError after `max_bad_steps` updates in a row that weren't finite, InterruptedRunError (with
-    a checkpoint written) on SIGTERM or Ctrl-C.
+    returns at once. Raises RunError after `max_bad_steps` updates in a row that weren't finite,
+    InterruptedRunError (with a checkpoint written) on SIGTERM or Ctrl-C.
     """
     position, trainer = run.position, run.trainer
     minutes = None if trainer.minutes is None else max(0.0, trainer.minutes - position.seconds / 60)

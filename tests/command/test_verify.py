@@ -82,10 +82,11 @@ def test_info_as_json(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_info_of_a_bare_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bundle.save(tmp_path / "model", config={"task": "chat"}, tensors={}, files={}, card="")
+    config = {"task": "chat", "languages": ["fr", "it"], "corpus": {"source": "en"}}
+    bundle.save(tmp_path / "model", config=config, tensors={}, files={}, card="")
     assert call(info, str(tmp_path / "model")) == 0
     text = capsys.readouterr().out
-    assert "task        chat\n" in text
+    assert "task        chat, fr -> it\n" in text
     assert "attention   not said\n" in text
     (tmp_path / "scores.json").write_text('{"a": {"value": 1e999}}')
     with pytest.raises(BundleError, match="no finite number"):

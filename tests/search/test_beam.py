@@ -9,6 +9,7 @@ from search_toys import TableModel, ToyModel, enumerate_outputs, greedy_ids, is_
 
 from s2s.errors import ConfigError, RunError
 from s2s.search import SearchConfig, beam_search, force, search
+from s2s.search.loop import ranked
 from s2s.search.penalty import coverage_penalty, length_penalty
 from s2s.types import BOS, EOS, PAD, UNK, StepOutput
 
@@ -180,6 +181,25 @@ def test_equal_scores_are_ordered_by_the_lower_id():
         assert [one.tokens[0] for one in first] == [EOS, 4, 5][:beam]
     big = run(TableModel(uniform(3000)), SearchConfig(beam=4, nbest=4), limit=2)[0]
     assert [one.tokens for one in big] == [(4, 4), (4, 5), (4, 6), (4, 7)]
+
+
+@pytest.mark.parametrize("size", [3, 9, 700, 5000])
+def test_candidates_are_ranked_by_value_then_id(size):
+    for seed in range(5):
+        draw = torch.Generator().manual_seed(seed)
+        log_probs = torch.randn(6, size, generator=draw)
+        log_probs[1:3] = (log_probs[1:3] * 4).round()  # many equal values
+        log_probs[3] = log_probs[3].clamp(max=1.0)  # equal at the top
+        log_probs[4, :-2] = -math.inf
+        before = log_probs.clone()
+        for width in (1, 5, size):
+            values, ids = ranked(log_probs, width, None)
+            for row in range(6):
+                expected = sorted(range(size), key=lambda token: (-log_probs[row, token].item(), token))[:width]
+                finite = [token for token in expected if log_probs[row, token] > -math.inf]
+                assert ids[row, : len(finite)].tolist() == finite
+                assert torch.equal(values[row], log_probs[row, expected])
+        assert torch.equal(log_probs, before)
 
 
 def test_an_empty_batch():

@@ -199,6 +199,13 @@ def test_where_all_candidates_are_ruled_out_the_blocks_are_lifted():
     assert (one.tokens, one.flags) == ((EOS,), frozenset())
 
 
+def test_a_source_with_an_output_needs_no_fallback():
+    table = torch.full((6, 6), 0.0)
+    table[2, EOS], table[2, 4], table[4, 5], table[5, 5] = 0.3, 0.7, 1.0, 1.0
+    found = run(TableModel(table), SearchConfig(beam=2, nbest=2), [Constraints(banned=((4, 5),))], 6)[0]
+    assert [(one.tokens, one.flags) for one in found] == [((EOS,), frozenset())]
+
+
 def test_fallback_stays_with_its_source():
     model = ToyModel(sources=3, vocabulary=6, seed=2)
     wanted = [None, Constraints(banned=((4,), (5,))), None]

@@ -122,6 +122,15 @@ def test_drops_duplicates_untranslated_odd_ratios_and_fourth_packages(tmp_path: 
     assert counts.read == counts.kept + sum(counts.dropped.values())
 
 
+def test_invalid_utf8_costs_a_pair_not_the_corpus(tmp_path: Path) -> None:
+    english = stanza("a", "en", "first text") + stanza("b", "en", "second text")
+    german = stanza("a", "de", "erster Text") + stanza("b", "de", "zweiter Text")
+    write_release(tmp_path / "en-de", {"a": "a", "b": "b"}, english, german)
+    file = tmp_path / "en-de" / "Translation-de"
+    file.write_bytes(file.read_bytes().replace(b"erster", b"erst\xe4r"))
+    assert debian(path=tmp_path, dev=0, test=0).report.splits["train"].dropped == {"invalid UTF-8": 1}
+
+
 def test_translation_of_another_version_is_not_joined(tmp_path: Path) -> None:
     english = stanza("a", "en", "new text") + stanza("b", "en", "kept text")
     german = stanza("a", "de", "alter Text", md5="other") + stanza("b", "de", "behaltener Text")

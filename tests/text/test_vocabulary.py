@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 import unicodedata
 
 import pytest
@@ -206,3 +208,8 @@ def test_a_good_file_is_read():
 def test_damaged_or_hostile_files_are_refused(data):
     with pytest.raises(BundleError, match=r"source\.json"):
         load({"source.json": data, "target.json": json.dumps(GOOD).encode()})
+
+
+def test_importing_the_room_is_light():
+    program = "import sys, s2s.text; print([name for name in ('torch', 'sentencepiece') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -135,6 +135,8 @@ def _reason(pair: Pair, typical: float, max_ratio: float) -> str | None:
     """Why a pair is no translation, or None."""
     if pair.source == pair.target:
         return "not translated"
+    if "\ufffd" in pair.source + pair.target:
+        return "invalid UTF-8"
     if not any(c.isalpha() for c in pair.source) or not any(c.isalpha() for c in pair.target):
         return "no letters"
     ratio = _length(pair.target) / _length(pair.source) / typical

@@ -7,8 +7,8 @@ from search_toys import TableModel, ToyModel, greedy_ids, same
 
 from s2s.errors import ConfigError
 from s2s.search import Constraints, SearchConfig, force, sample
-from s2s.search.sample import _draws
-from s2s.types import EOS
+from s2s.search.sampling import _draws
+from s2s.types import EOS, StepOutput
 
 # Ordinary tokens 4..8 after anything; PAD and BOS have some probability too, which is never drawn.
 PROBABILITIES = torch.tensor([0.1, 0.0, 0.1, 0.08, 0.32, 0.2, 0.12, 0.06, 0.02])
@@ -52,6 +52,39 @@ def test_top_p_support_and_shares():
     expect(draw(3000, top_p=0.7), {4: 0.32, 5: 0.2, 6: 0.12})
     assert set(draw(200, top_p=1e-9)) == {4}
     expect(draw(3000, top_k=2, top_p=0.99), {4: 0.32, 5: 0.2})
+
+
+def test_top_p_of_a_large_vocabulary_is_that_of_a_full_sort(monkeypatch):
+    draw = torch.Generator().manual_seed(0)
+    table = torch.stack([torch.randn(900, generator=draw) * spread for spread in (5.0, 0.1, 2.0)]).softmax(1)
+
+    def step(tokens, state, rows):
+        return StepOutput(table[rows].log(), (), None)
+
+    def run(rows, top_p):
+        config = SearchConfig(beam=1, sample=True, nbest=40, top_p=top_p)
+        found = sample(
+            lambda tokens, state, owners: step(tokens, state, torch.tensor(rows)[owners]),
+            (),
+            config,
+            max_lengths=[2] * len(rows),
+            indices=rows,
+        )
+        return [[one.tokens for one in several] for several in found]
+
+    for top_p in (0.3, 0.9):
+        short = run([0, 1, 2], top_p)
+        assert [run([row], top_p)[0] for row in range(3)] == short
+        with monkeypatch.context() as patch:
+            patch.setattr("s2s.search.sampling._NUCLEUS", 900)
+            assert run([0, 1, 2], top_p) == short
+        for row, outputs in enumerate(short):
+            allowed = table[row].clone()
+            allowed[[0, 1, 2]] = 0
+            order = allowed.argsort(descending=True)
+            shares = (allowed[order] / allowed.sum()).cumsum(0)
+            nucleus = set(order[: int((shares < top_p).sum()) + 1].tolist())
+            assert {token for ids in outputs for token in ids} <= nucleus
 
 
 @pytest.mark.parametrize("temperature", [1e-4, 1e-300])

@@ -15,6 +15,9 @@ from s2s.search.options import SearchConfig
 from s2s.search.trace import Choice, rank
 from s2s.types import PAD, Hypothesis, State, StepFunction
 
+# Top-p sorts this many candidates, and all of them only where these don't hold its share.
+_NUCLEUS = 256
+
 
 def sample(
     step: StepFunction,
@@ -76,15 +79,8 @@ class _Sampler:
 
     def __call__(self, log_probs: Tensor, frontier: Frontier) -> Choice:
         """See `Chooser`; K is 1, so the slots are the groups."""
-        values, ids = self._candidates(log_probs, frontier.never)
-        highest = values.amax(1, keepdim=True)
-        refuse_nan(highest)
-        # In a row without any candidate this is NaN and the index 0; the value there is -inf, so the sample ends.
-        probs = ((values - highest).double() / self._config.temperature).softmax(1)
-        if self._config.top_p < 1.0:
-            before = probs.cumsum(1) - probs
-            probs = probs.masked_fill(before >= self._config.top_p, 0.0)
-        total = probs.cumsum(1)
+        values, ids, odds = self._candidates(log_probs, frontier.never)
+        total = odds.cumsum(1)
         draws = self._draws[frontier.slots, frontier.step]
         index = (total <= draws[:, None] * total[:, -1:]).sum(1, keepdim=True).clamp(max=total.shape[1] - 1)
         picked_ids, picked = ids.gather(1, index).squeeze(1), values.gather(1, index).squeeze(1)
@@ -99,12 +95,41 @@ class _Sampler:
         probabilities[frontier.slots, 0] = picked
         return Choice(tokens, torch.zeros_like(tokens), probabilities, totals)
 
-    def _candidates(self, log_probs: Tensor, never: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Values and ids (N, M), sorted only where a cut needs it."""
-        size, top_k = log_probs.shape[1], self._config.top_k
-        if not top_k and self._config.top_p == 1.0:
-            values = log_probs if never is None else log_probs.masked_fill(never, -torch.inf)
-            return values, torch.arange(size, device=log_probs.device).expand_as(values)
-        values, ids = ranked(log_probs, top_k or size, never)
-        values, order = values.sort(dim=1, descending=True, stable=True)  # what is never generated goes last
-        return values[:, : top_k or size], ids.gather(1, order)[:, : top_k or size]
+    def _candidates(self, log_probs: Tensor, never: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Values, ids and odds of being drawn, each (N, M); sorted only where a cut needs it."""
+        size, top_k, top_p = log_probs.shape[1], self._config.top_k, self._config.top_p
+        if top_k:
+            values, ids = _best(log_probs, top_k, never)
+            odds = self._odds(values)
+            return values, ids, self._cut(odds, odds.sum(1, keepdim=True))
+        allowed = log_probs if never is None else log_probs.masked_fill(never, -torch.inf)
+        odds = self._odds(allowed)
+        if top_p == 1.0:
+            return allowed, torch.arange(size, device=log_probs.device).expand_as(allowed), odds
+        mass = odds.sum(1, keepdim=True)
+        values, ids = _best(log_probs, min(_NUCLEUS, size), never)
+        odds = self._odds(values)
+        if bool((odds.sum(1, keepdim=True) < top_p * mass).any()):
+            values, ids = _best(log_probs, size, never)
+            odds = self._odds(values)
+        return values, ids, self._cut(odds, mass)
+
+    def _odds(self, values: Tensor) -> Tensor:
+        """(N, M) float64 probabilities at the temperature, relative to the row's highest; NaN in a row of -inf.
+
+        Such a row gives index 0, where the value is -inf, so its sample ends.
+        """
+        highest = values.amax(1, keepdim=True)
+        refuse_nan(highest)
+        return ((values - highest).double() / self._config.temperature).exp()
+
+    def _cut(self, odds: Tensor, mass: Tensor) -> Tensor:
+        """Sorted odds with all but the smallest set that has the share `top_p` of the mass (N, 1) at zero."""
+        return odds.masked_fill(odds.cumsum(1) - odds >= self._config.top_p * mass, 0.0)
+
+
+def _best(log_probs: Tensor, width: int, never: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The `width` best candidates, what is never generated last: values and ids, (N, width)."""
+    values, ids = ranked(log_probs, width, never)
+    values, order = values.sort(dim=1, descending=True, stable=True)
+    return values[:, :width], ids.gather(1, order)[:, :width]
