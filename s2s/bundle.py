@@ -13,7 +13,6 @@ config are checked before a library opens them or memory is taken for them.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import math
 import os
 import re
@@ -26,6 +25,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from s2s import __version__
 from s2s.errors import BundleError
 from s2s.files import parse_json, present, printable, read_json, replace_folder, sha256, to_json, walk
 from s2s.tensors import (
@@ -178,11 +178,7 @@ def read_manifest(folder: Path, kind: str = "bundle") -> dict[str, Any]:
 def write_manifest(folder: Path, kind: str) -> None:
     """Write the manifest of all files in a folder, as the last of them. kind: "bundle" or "checkpoint"."""
     entries = {p.name: {"size": p.stat().st_size, "sha256": sha256(p)} for p in sorted(folder.iterdir())}
-    try:
-        version = importlib.metadata.version("s2s")
-    except importlib.metadata.PackageNotFoundError:
-        version = "unknown"  # run from a checkout
-    manifest = {"format": f"s2s {kind}", "format_version": FORMAT, "s2s": version, "needs": NEEDS, "files": entries}
+    manifest = {"format": f"s2s {kind}", "format_version": FORMAT, "s2s": __version__, "needs": NEEDS, "files": entries}
     (folder / MANIFEST).write_bytes(to_json(manifest))
 
 

@@ -115,7 +115,7 @@ try:
 except RunError as error:
     print(error)
 """
-    out, _ = child(code, tmp_path / "a").communicate(timeout=60)
+    out, _ = child(code, tmp_path / "a").communicate(timeout=600)
     assert "no room left to write this file" in out
     assert (tmp_path / "a").read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a"]
@@ -130,22 +130,30 @@ from s2s.files import present, replace_folder
 if sys.argv[2] == "False":
     files._exchange = lambda first, second: False
 files.LEFTOVER_SECONDS = 0
+os.fsync = lambda file: None  # it guards against a power cut, not a kill, and takes long on a busy disk
 
 def save(number):
     with replace_folder(sys.argv[1]) as new:
         for name in ("a", "b", "c"):
             (new / name).write_text(str(number))
 
+def timed(number):
+    began = time.monotonic()
+    save(number)
+    return time.monotonic() - began
+
+took = min(timed(0) for _ in range(3))  # so that kills fall into every part of a save, on any disk
 last = 0
-save(0)
-for round in range(40):
+for round in range(300):
+    if round >= 40 and last > 0:
+        break
     writer = os.fork()
     if writer == 0:
         number = last
         while True:
             number += 1
             save(number)
-    time.sleep(0.004 + 0.0013 * round)
+    time.sleep(took * (0.2 + 0.13 * (round % 40)))
     os.kill(writer, signal.SIGKILL)
     os.waitpid(writer, 0)
     place = present(sys.argv[1])
@@ -158,7 +166,7 @@ save(last + 1)
 assert os.listdir(os.path.dirname(sys.argv[1])) == ["model"], os.listdir(os.path.dirname(sys.argv[1]))
 print("versions", last)
 """
-    out, _ = child(code, tmp_path / "runs" / "model", exchange).communicate(timeout=60)
+    out, _ = child(code, tmp_path / "runs" / "model", exchange).communicate(timeout=600)
     assert out.startswith("versions")
     assert int(out.split()[1]) > 0
 
@@ -277,10 +285,10 @@ def test_json_has_limits_in_size_and_kind_of_file(tmp_path: Path) -> None:
 
 def test_many_duplicate_keys_are_found_in_time() -> None:
     text = "{" + ",".join(f'"{n}":0' for n in range(100_000)) + ',"99999":0}'
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(DataError, match="stands twice"):
         parse_json(text.encode(), "x")
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert json.loads(text)
 
 

@@ -6,15 +6,17 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from s2s.errors import DataError, UsageError
+from s2s.files import parse_json, write_atomic
 
 if TYPE_CHECKING:
     from s2s.task.generate import Request
+    from s2s.text.lines import Errors
     from s2s.types import Result
 
 
@@ -23,7 +25,6 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="sentences decoded together (64)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of a process (all cores)")
-    parser.add_argument("--seed", type=int, default=1, help="of sampling (1)")
 
 
 def add_text_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,17 +33,23 @@ def add_text_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", default="-", metavar="FILE", help="where to write (standard output)")
     parser.add_argument("--format", default="text", choices=("text", "jsonl"), help="one record a line (text)")
     parser.add_argument("--errors", default="strict", choices=("strict", "replace"), help="at invalid UTF-8 (strict)")
-    parser.add_argument("--overlong", default="split", choices=("split", "truncate", "refuse"))
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes, each of one thread (1)")
+    parser.add_argument(
+        "--overlong",
+        default="split",
+        choices=("split", "truncate", "refuse"),
+        help="at a text above the model's length limit (split)",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes; several have one thread each (1)"
+    )
     add_device_arguments(parser)
 
 
 def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments that change the search a model was saved with."""
-    group = parser.add_argument_group("search")
+    group = parser.add_argument_group("search (what isn't given is as the model was saved with)")
     for name, kind, text in (
         ("beam", int, "hypotheses kept; 1 is greedy"),
-        ("nbest", int, "outputs a line (text: that many lines a record)"),
         ("length-penalty", float, "above 0 favours longer outputs"),
         ("coverage-penalty", float, "for source words not attended to"),
         ("max-length", int, "most tokens of an output"),
@@ -51,23 +58,31 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
         ("top-k", int, "sample among the likeliest k"),
         ("top-p", float, "sample among the likeliest with this probability together"),
         ("temperature", float, "of sampling"),
+        ("seed", int, "of sampling"),
     ):
         group.add_argument(f"--{name}", type=kind, metavar=name.upper()[0], help=text)
     group.add_argument("--sample", action="store_true", help="draw from the model instead of searching")
-    group.add_argument("--prefix", default="", help="text that every output starts with")
+
+
+def add_request_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is asked of the output of every record."""
+    group = parser.add_argument_group("output")
+    group.add_argument("--nbest", type=int, default=1, metavar="N", help="outputs a record (text: that many lines)")
+    group.add_argument("--prefix", default="", metavar="TEXT", help="text that every output starts with")
     group.add_argument("--constraint", action="append", default=[], metavar="TEXT", help="must appear (repeatable)")
     group.add_argument("--ban", action="append", default=[], metavar="TEXT", help="must not appear (repeatable)")
 
 
 def search_changes(args: argparse.Namespace) -> dict[str, Any]:
-    """The fields of SearchConfig that the command line gives."""
+    """The fields of SearchConfig that the command line gives; one output a record unless it asks for more."""
     names = (
-        *("beam", "nbest", "length_penalty", "coverage_penalty", "max_length", "min_length", "no_repeat_ngram"),
-        *("top_k", "top_p", "temperature"),
+        *("beam", "length_penalty", "coverage_penalty", "max_length", "min_length", "no_repeat_ngram"),
+        *("top_k", "top_p", "temperature", "seed"),
     )
     changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    sampling = args.sample or bool({"top_k", "top_p", "temperature"} & set(changes))
-    return {**changes, **({"sample": True, "seed": args.seed} if sampling else {})}
+    if args.sample or {"top_k", "top_p", "temperature"} & set(changes):
+        changes["sample"] = True
+    return {**changes, "nbest": getattr(args, "nbest", 1)}
 
 
 def set_threads(args: argparse.Namespace) -> None:
@@ -85,6 +100,8 @@ def read_requests(args: argparse.Namespace) -> Iterator[Request]:
     from s2s.task.generate import Request
     from s2s.text.lines import read_lines
 
+    if args.input == "-" and sys.stdin is None:
+        raise UsageError("the standard input is closed", where="-i -", hint="Name a file by -i")
     with read_lines(args.input, errors=args.errors) as lines:
         for line in lines:
             if args.format == "text":
@@ -97,8 +114,18 @@ def read_requests(args: argparse.Namespace) -> Iterator[Request]:
             note(f"{lines.name}: {lines.replaced} invalid bytes were replaced by U+FFFD")
 
 
+def read_all(path: str, errors: Errors) -> list[str]:
+    """All lines of a file (`-`: of the standard input), blank ones too."""
+    from s2s.text.lines import read_lines
+
+    with read_lines(path, errors=errors) as reader:
+        lines = list(reader)
+    if reader.replaced:
+        note(f"{reader.name}: {reader.replaced} invalid bytes were replaced by U+FFFD")
+    return lines
+
+
 def _request(line: str, where: str, args: argparse.Namespace) -> Request:
-    from s2s.files import parse_json
     from s2s.task.generate import Request
 
     record = parse_json(line.encode("utf-8", "replace"), where) if line.strip() else {"text": ""}
@@ -147,54 +174,61 @@ def to_json(result: Result) -> dict[str, Any]:
 
 def write_results(results: Iterable[Result], args: argparse.Namespace) -> None:
     """Write results as they come. In text, flags of trouble are counted and told at the end, on stderr."""
-    counts: dict[str, int] = {}
-    with open_output(args.output, args.input) as out:
+    flags: Counter[str] = Counter()
+
+    def lines() -> Iterator[str]:
         for result in results:
+            flags.update(result.flags)
             if args.format == "jsonl":
-                out.write(json.dumps(to_json(result), ensure_ascii=False) + "\n")
-            else:
-                texts = [one.text for one in result.nbest] or [result.text] * (getattr(args, "nbest", None) or 1)
-                out.writelines(f"{text}\n" for text in texts)
-            for flag in result.flags:
-                counts[flag] = counts.get(flag, 0) + 1
+                yield json.dumps(to_json(result), ensure_ascii=False)
+            else:  # always as many lines a record
+                texts = [one.text for one in result.nbest] or [result.text]
+                yield from texts + [""] * (args.nbest - len(texts))
+
+    write_lines(lines(), args.output, args.input)
+    note_flags(flags, " (--format jsonl says which lines)" if args.format == "text" else "")
+
+
+def note_flags(counts: Mapping[str, int], hint: str = "") -> None:
+    """Say on stderr how many outputs carry each flag; blank ones are as they should be."""
     told = ", ".join(f"{count} {flag}" for flag, count in sorted(counts.items()) if flag != "blank")
     if told:
-        note(f"flags: {told} (--format jsonl says which lines)")
+        note(f"flags: {told}{hint}")
 
 
-def open_output(output: str, source: str) -> AbstractContextManager[TextIO]:
-    """The output as text with `\\n` line ends; made before decoding starts, so that a wrong place fails at once.
+def write_lines(lines: Iterable[str], output: str, *inputs: str) -> None:
+    """Write lines as they come, to standard output (`-`) or a file, after `check_output`.
 
-    A file is written beside its place and renamed when it is whole. Raises UsageError if it is the input itself.
+    A file is written beside its place and renamed when it is whole. Raises UsageError and RunError.
     """
     if output == "-":
         sys.stdout.reconfigure(encoding="utf-8", newline="\n", errors="replace")  # type: ignore[union-attr]
-        return nullcontext(sys.stdout)
-    path = Path(output)
-    if source != "-" and path.exists() and os.path.exists(source) and os.path.samefile(path, source):
-        raise UsageError("the output is the input file", where=f"-o {output}", hint="Name another file")
-    return _whole_file(path)
+        for line in lines:
+            sys.stdout.write(f"{line}\n")
+        return
+    check_output(output, *inputs)
+    data = (f"{line}\n".encode("utf-8", "replace") for line in lines)
+    if os.path.exists(output) and not os.path.isfile(output):  # a device or a pipe, which nothing must replace
+        with open(output, "wb") as file:
+            file.writelines(data)
+    else:
+        write_atomic(output, lambda file: file.writelines(data))
 
 
-@contextmanager
-def _whole_file(path: Path) -> Iterator[TextIO]:
-    partial = path.with_name(f".{path.name}.part")
+def check_output(output: str, *inputs: str) -> None:
+    """Make the folder of an output file. Raises UsageError where it can't be written or is one of the input files."""
+    where, path = f"-o {output}", Path(output)
+    if path.is_dir():
+        raise UsageError("the output is a folder", where=where, hint="Name a file in it")
+    for source in inputs:
+        if source != "-" and path.exists() and os.path.exists(source) and os.path.samefile(path, source):
+            raise UsageError("the output is the input file", where=where, hint="Name another file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(partial, "w", encoding="utf-8", newline="\n", errors="replace")
     except OSError as error:
-        raise UsageError(f"can't write ({error.strerror})", where=f"-o {path}") from error
-    try:
-        with file:
-            yield file
-        os.replace(partial, path)
-    except BaseException as error:
-        partial.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            from s2s.files import write_failure
-
-            raise write_failure(error, path) from error
-        raise
+        raise UsageError(f"can't make the folder {path.parent} ({error.strerror})", where=where) from error
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"the folder {path.parent} can't be written to", where=where)
 
 
 def note(text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from s2s.command import text
+from s2s.errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ensemble", nargs="+", default=[], metavar="MODEL", help="further models to decode with")
     parser.add_argument("--alignment", action="store_true", help="with --format jsonl: attention weights too")
     text.add_text_arguments(parser)
+    text.add_request_arguments(parser)
     text.add_search_arguments(parser)
 
 
@@ -20,6 +22,8 @@ def run(args: argparse.Namespace) -> int:
     """Translate the input. Raises S2SError for a wrong model, option or input."""
     from s2s.task.workers import generate
 
+    if args.alignment and args.format != "jsonl":
+        raise UsageError("--alignment has no place in lines of text", hint="Add --format jsonl")
     models = [args.model, *args.ensemble]
     settings = {
         "alignment": args.alignment,

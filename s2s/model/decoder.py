@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from s2s.attention.base import Attention
 from s2s.errors import ConfigError
 from s2s.gather import gathered, linear
+from s2s.model.embedding import Embedding
 from s2s.model.encoder import check_sizes
 from s2s.model.recurrent import Cell, CellState, RecurrentLayer
 from s2s.types import DecoderOutput, Encoded, Memory, State
@@ -42,7 +43,7 @@ class RecurrentDecoder(nn.Module):
 
     def __init__(
         self,
-        embedding: nn.Embedding,
+        embedding: Embedding,
         attention: Attention,
         *,
         final_size: int,
@@ -71,7 +72,7 @@ class RecurrentDecoder(nn.Module):
         self.embedding_dropout, self.dropout = nn.Dropout(embedding_dropout), nn.Dropout(dropout)
 
     def initial_state(self, encoded: Encoded, memory: Memory) -> State:
-        """State before the first token: for each layer h = tanh(W final) and c = W' final, from the source's summary."""
+        """State before the first token: in each layer h = tanh(W final), c = W' final; final sums up the source."""
         parts = self.bridge(encoded.final).chunk(2 if self.layers[0].cell == "lstm" else 1, 1)
         split = [part.chunk(len(self.layers), 1) for part in (parts[0].tanh(), *parts[1:])]
         cells = tuple(tuple(kind[number] for kind in split) for number in range(len(self.layers)))
@@ -102,7 +103,7 @@ class RecurrentDecoder(nn.Module):
         for number, layer in enumerate(self.layers):
             inputs = self.dropout(states) if number else states
             outputs, cell = layer.sequence(inputs, past.cells[number])
-            states = outputs + inputs if self.residual and outputs.shape == inputs.shape else outputs
+            states = outputs + states if self.residual and number else outputs
             cells.append(cell)
         attended = self.attention(states, memory, past.attention, need_weights=need_weights)
         features = self._read(states, attended.context, self._known(embedded))
@@ -154,7 +155,7 @@ class RecurrentDecoder(nn.Module):
 
 
 def recurrent_decoder(
-    embedding: nn.Embedding,
+    embedding: Embedding,
     attention: Attention,
     final_size: int,
     output_size: int,

@@ -11,9 +11,10 @@ from torch.nn import functional as F
 
 from s2s.errors import ConfigError
 from s2s.model.decoder import RecurrentDecoder
+from s2s.model.embedding import Embedding
 from s2s.model.encoder import RecurrentEncoder
 from s2s.state import select
-from s2s.types import PAD, Batch, DecoderOutput, Encoded, Memory, State, StepFunction, StepOutput
+from s2s.types import Batch, DecoderOutput, Encoded, Memory, State, StepFunction, StepOutput
 
 Tie = Literal["none", "target", "all"]
 
@@ -23,7 +24,7 @@ class Seq2Seq(nn.Module):
 
     def __init__(
         self,
-        source_embedding: nn.Embedding,
+        source_embedding: Embedding,
         encoder: RecurrentEncoder,
         decoder: RecurrentDecoder,
         output: nn.Linear,
@@ -73,7 +74,7 @@ def step_function(model: Seq2Seq, memory: Memory, *, need_weights: bool = True) 
     def step(tokens: Tensor, state: State, rows: Tensor) -> StepOutput:
         nonlocal expanded
         if "rows" not in known or not torch.equal(known["rows"], rows):
-            known["rows"] = rows
+            known["rows"] = rows.clone()  # a search may change its own in place
             keys, values, mask = (part.index_select(0, rows) for part in memory[:3])
             expanded = Memory(keys, values, mask, tuple(part.index_select(0, rows) for part in memory.extra))
         output = model.decoder(tokens.unsqueeze(1), expanded, state, need_weights=need_weights)
@@ -117,8 +118,8 @@ def seq2seq(
             found=f"{source_size} and {target_size}",
             hint="Set text.joint=true or model.tie=target",
         )
-    target_embedding = _embedding(target_size, embedding)
-    source_embedding = target_embedding if tie == "all" else _embedding(source_size, embedding)
+    target_embedding = Embedding(target_size, embedding)
+    source_embedding = target_embedding if tie == "all" else Embedding(source_size, embedding)
     built_encoder = encoder(embedding)
     output_size = decoder_width if tie == "none" else embedding
     built = decoder(
@@ -135,11 +136,3 @@ def seq2seq(
     else:
         output.weight = target_embedding.weight
     return Seq2Seq(source_embedding, built_encoder, built, output, dropout=dropout)
-
-
-def _embedding(size: int, width: int) -> nn.Embedding:
-    made = nn.Embedding(size, width, padding_idx=PAD)
-    with torch.no_grad():
-        made.weight.normal_(std=width**-0.5)
-        made.weight[PAD].zero_()
-    return made

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from importlib import metadata
 from pathlib import Path
+
+from s2s import __version__
 
 
 def machine_facts() -> dict[str, str]:
@@ -24,7 +25,7 @@ def machine_facts() -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
         "Python": platform.python_version(),
         "torch": str(torch.__version__),
-        "s2s": _version("s2s"),
+        "s2s": __version__,
         "GPU": "none",
     }
     if torch.cuda.is_available():
@@ -43,13 +44,6 @@ def peak_memory_mb() -> float | None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Linux counts in kibibytes, macOS in bytes.
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed (run from a checkout)"
 
 
 def _cpu_model() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from s2s.task.trained import Trained
 from s2s.text.batching import Example, collate
 from s2s.text.lines import clean, is_blank
 from s2s.text.vocabulary import Tokenizer
+from s2s.types import EOS
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,26 @@ class Alignment:
     target_pieces: list[str]
 
 
-@torch.no_grad()
-def align(trained: Trained, pairs: Sequence[tuple[str, str]], *, batch_size: int = 64) -> Iterator[Alignment | None]:
-    """Force-decode each pair and link every target word to the source word it attends to most; None for blank sides.
+Method = Literal["argmax", "threshold"]
 
-    Words are those between spaces, 0-based. Raises UsageError for a model without attention weights, DataError for a
+
+@torch.no_grad()
+def align(
+    trained: Trained,
+    pairs: Sequence[tuple[str, str]],
+    *,
+    batch_size: int = 64,
+    method: Method = "argmax",
+    threshold: float = 0.2,
+) -> Iterator[Alignment | None]:
+    """Force-decode each pair and link its words by what the model attends to; None for a pair with a blank side.
+
+    method, threshold: see `links_from_weights`; argmax links every target piece to one source piece. Words are those
+    between spaces, 0-based. Raises UsageError for a model without attention weights or a wrong option, DataError for a
     pair longer than the model was trained with (nothing is cut).
     """
+    if batch_size < 1:
+        raise UsageError("--batch-size is out of range", expected="at least 1", found=str(batch_size))
     limit = trained.config.trainer
     for start in range(0, len(pairs), batch_size):
         window = pairs[start : start + batch_size]
@@ -47,11 +62,26 @@ def align(trained: Trained, pairs: Sequence[tuple[str, str]], *, batch_size: int
                     expected=f"at most {limit.max_source} source and {limit.max_target} target tokens",
                     found=f"{len(example.source)} and {len(example.target)}",
                 )
-        done = dict(zip(kept, _batch(trained, examples), strict=True)) if examples else {}
+        weights = _weights(trained, examples) if examples else []
+        done: dict[int, Alignment] = {}
+        for k, example, own in zip(kept, examples, weights, strict=True):
+            source, target = texts[k]
+            words = _words(trained.source, source, example.source), _words(trained.target, target, example.target)
+            # EOS of either side is no word
+            links = links_from_weights(
+                own[: len(example.target), : len(example.source)], method=method, threshold=threshold
+            )
+            done[k] = Alignment(
+                sorted(merge_links(links, *words)),
+                own,
+                trained.source.pieces([*example.source, EOS]),
+                trained.target.pieces([*example.target, EOS]),
+            )
         yield from (done.get(k) for k in range(len(window)))
 
 
-def _batch(trained: Trained, examples: Sequence[Example]) -> list[Alignment]:
+def _weights(trained: Trained, examples: Sequence[Example]) -> list[Tensor]:
+    """Attention weights (T, S) of each example, EOS of both sides included."""
     batch = collate(examples, range(len(examples))).to(trained.device)
     weights = trained.model(batch, need_weights=True).weights
     if weights is None:
@@ -59,23 +89,16 @@ def _batch(trained: Trained, examples: Sequence[Example]) -> list[Alignment]:
             f"attention={trained.config.attention.name} has no weights to align by",
             hint="Align with a model that attends, such as attention=additive",
         )
-    made = []
-    for row, example in enumerate(examples):
-        source, target = len(example.source), len(example.target)
-        own = weights[row, : target + 1, : source + 1].float().cpu()
-        words = _words(trained.source, example.source), _words(trained.target, example.target)
-        # EOS of either side is no word
-        links = merge_links(links_from_weights(own[:target, :source]), *words)
-        made.append(
-            Alignment(
-                sorted(links),
-                own,
-                [*trained.source.pieces(example.source), "</s>"],
-                [*trained.target.pieces(example.target), "</s>"],
-            )
-        )
-    return made
+    return [
+        weights[row, : len(example.target) + 1, : len(example.source) + 1].float().cpu()
+        for row, example in enumerate(examples)
+    ]
 
 
-def _words(tokenizer: Tokenizer, ids: Sequence[int]) -> list[int | None]:
-    return [None if word < 0 else word for word in tokenizer.words(ids)]
+def _words(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> list[int | None]:
+    """The word of each piece. A tokenizer's own normalisation may part a word (U+00B4 becomes a space and a mark)."""
+    words = text.split()
+    pieces = [tokenizer.encode(word) for word in words]
+    if [token for word in pieces for token in word] == list(ids):
+        return [number for number, word in enumerate(pieces) for _ in word]
+    return [None if word < 0 else min(word, len(words) - 1) for word in tokenizer.words(ids)]

@@ -26,7 +26,7 @@ def model_card(trained: Trained, corpus: Corpus, facts: Mapping[str, Any]) -> st
         f"- trained for {facts['step']} updates, {facts['target_tokens']:,} target tokens, {facts['minutes']} minutes",
         f"- on dev: {dev}",
         "",
-        "Use it with `s2s translate FOLDER` or `s2s.load(FOLDER).translate(text)`. It knows little outside of its corpus:",
+        "Use it with `s2s translate FOLDER` or `s2s.load(FOLDER).translate(text)`. It knows little outside its corpus:",
         "check what it writes before you rely on it.",
         "",
     ]

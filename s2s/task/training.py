@@ -28,7 +28,7 @@ from s2s.text import tokenizer
 from s2s.text.corpus import Corpus
 from s2s.text.vocabulary import Tokenizer
 from s2s.train import checkpoint
-from s2s.train.log import RunLog, read_log
+from s2s.train.log import RunLog, read_log, training_speed
 from s2s.train.loop import Data, Run, fit
 
 # Keys that a resumed run may change: they say how long and where, not what is learned.
@@ -74,10 +74,10 @@ def train(config: Config, folder: Path, config_text: str, display: Progress, *, 
             log.write("start", step=0, **_data_facts(prepared, run))
         else:
             _resume(run, last, prepared, folder, display, changed_corpus)
-            log.rewind(run.position.step)
             if run.position.finished and (folder / "scores.json").exists():
                 display.note(f"already finished at step {run.position.step} ({run.position.finished})")
                 return folder
+            log.rewind(run.position.step)
             write_atomic(folder / "config.yaml", config_text.encode())
         trained = Trained(run.model, prepared.source, prepared.target, config, _languages(corpus))
         fit(
@@ -89,8 +89,8 @@ def train(config: Config, folder: Path, config_text: str, display: Progress, *, 
             validate=_validation(trained, prepared),
             keep_best=_keeper(trained, run, folder, corpus),
         )
+        finish(folder, config, config_text, prepared, log, seconds=time.monotonic() - began)
         log.close()
-        finish(folder, config, config_text, prepared, seconds=time.monotonic() - began)
         return folder
 
 
@@ -158,7 +158,8 @@ def _resume(run: Run, last: Path, prepared: Prepared, folder: Path, display: Pro
         and (trainer.epochs is None or position.epoch < trainer.epochs)
         and (trainer.minutes is None or position.seconds < 60 * trainer.minutes)
     )
-    if position.finished and longer and not position.finished.startswith("patience"):
+    patient = trainer.patience is None or position.worse < trainer.patience
+    if position.finished and longer and patient:
         position.finished = ""  # the limit was raised
     display.note(f"going on from step {position.step}")
 
@@ -207,7 +208,9 @@ def _keeper(trained: Trained, run: Run, folder: Path, corpus: Corpus) -> Callabl
     return keep
 
 
-def finish(folder: Path, config: Config, config_text: str, prepared: Prepared, *, seconds: float) -> None:
+def finish(
+    folder: Path, config: Config, config_text: str, prepared: Prepared, log: RunLog, *, seconds: float
+) -> None:
     """Score the best model on the test splits and write scores.json, samples, pictures and report.html."""
     trained = load_trained(folder / "model", device=config.device)
     corpus = prepared.corpus
@@ -219,6 +222,7 @@ def finish(folder: Path, config: Config, config_text: str, prepared: Prepared, *
             generator = Generator([trained], config.search, Options())
             evaluations[split] = evaluate(generator, corpus.splits[split], config.task, intervals=True)
             speeds[split] = len(corpus.splits[split]) / (time.monotonic() - start)
+            log.write("test", split=split, sentences=len(corpus.splits[split]), sentences_per_second=speeds[split])
             for score in evaluations[split].scores:
                 print(f"{split}: {score}", file=sys.stderr)
     events = read_log(folder / "log.jsonl")
@@ -227,7 +231,7 @@ def finish(folder: Path, config: Config, config_text: str, prepared: Prepared, *
         "threads": str(torch.get_num_threads()),
         "wall time of this session": f"{seconds:.0f} s",
         "peak memory": f"{peak_memory_mb() or 0:.0f} MB",
-        **training_speed(events),
+        "training": f"{training_speed(events) or 0:.0f} target tokens/s (median of the log's lines)",
         **{f"decoding {split}": f"{speed:.0f} sentences/s" for split, speed in speeds.items()},
     }
     scores = {split: [asdict(score) for score in one.scores] for split, one in evaluations.items()}
@@ -240,14 +244,3 @@ def finish(folder: Path, config: Config, config_text: str, prepared: Prepared, *
     samples = draw_samples(trained, corpus.splits[split], config.trainer.samples, folder / "attention")
     report(folder, config, config_text, corpus, evaluations, events, samples, machine)
     point_latest(folder)
-
-
-def training_speed(events: list[dict[str, Any]]) -> dict[str, str]:
-    """Target tokens a second over all training (padding never counted; validation and saving excluded)."""
-    speeds = [
-        event["tokens_per_second"] for event in events if event["event"] == "train" and event["tokens_per_second"]
-    ]
-    if not speeds:
-        return {}
-    speeds.sort()
-    return {"training": f"{speeds[len(speeds) // 2]:.0f} target tokens/s (median of the log's lines)"}

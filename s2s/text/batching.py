@@ -65,7 +65,11 @@ class BatchPlan:
     def largest(self) -> tuple[int, ...]:
         """The batch with the most padded source and target tokens: the one to try memory with."""
         batches = self.epoch(0, shuffle=False)
-        return max(batches, key=lambda rows: len(rows) * sum(max(self.lengths[i][k] for i in rows) for k in (0, 1)))
+        return max(batches, key=self._size)
+
+    def _size(self, rows: Sequence[int]) -> int:
+        """Source and target tokens of a batch, padding counted."""
+        return len(rows) * sum(self._padded(max(self.lengths[i][side] for i in rows)) for side in (0, 1))
 
     def _padded(self, length: int) -> int:
         return -(-length // self.pad_multiple) * self.pad_multiple

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from s2s.files import write_atomic
 
 
 class RunLog:
-    """Appends events to `path`. An event has the key "event": start, train, valid, skip, stop or end.
+    """Appends events to `path`. An event has the key "event": start, train, valid, skip, stop, end or test.
 
     A resumed run drops what was logged after its checkpoint (`rewind`), so that the log reads as one run.
     """
@@ -33,7 +34,11 @@ class RunLog:
 
     def rewind(self, step: int) -> None:
         """Drop the events after `step`, and what a killed process left half written."""
-        kept = [record for record in read_log(self.path) if record.get("step", 0) <= step and record["event"] != "end"]
+        kept = [
+            record
+            for record in read_log(self.path)
+            if record.get("step", 0) <= step and record["event"] not in ("end", "test")
+        ]
         write_atomic(self.path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept).encode())
 
     def close(self) -> None:
@@ -54,6 +59,12 @@ def read_log(path: Path) -> list[dict[str, Any]]:
             if isinstance(record, dict) and "event" in record:
                 records.append(record)
     return records
+
+
+def training_speed(events: Sequence[Mapping[str, Any]]) -> float | None:
+    """Target tokens a second: the median of the log's lines (padding never counted; validation and saving excluded)."""
+    speeds = sorted(event["tokens_per_second"] for event in events if event.get("tokens_per_second"))
+    return float(speeds[len(speeds) // 2]) if speeds else None
 
 
 def _plain(value: Any) -> Any:

@@ -28,13 +28,13 @@ IDS = ["-".join([name, f"{query}x{memory}", *map(str, options.values())]) for na
 
 
 def made(case, *, seed=0, dtype=torch.float32, **more):
-    """The mechanism of a case in training mode, its parameters drawn large enough that weights are far from even."""
+    """The mechanism of a case, its parameters drawn large enough that weights are far from even."""
     name, query, memory, options = case
     torch.manual_seed(seed)
     module = build(name, query_size=query, memory_size=memory, **options, **more).to(dtype)
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter.copy_(torch.randn_like(parameter))
+            parameter.copy_(torch.randn_like(parameter) / 2)
     return module
 
 
@@ -124,7 +124,9 @@ def _soft(energy):
         contexts, weights = [], []
         for b in range(query.size(0)):
             for t in range(query.size(1)):
-                energies = {j: energy(module, query[b, t], states[b, j], j) for j in range(states.size(1)) if mask[b, j]}
+                energies = {
+                    j: energy(module, query[b, t], states[b, j], j) for j in range(states.size(1)) if mask[b, j]
+                }
                 powers = {j: torch.exp(e) for j, e in energies.items() if e is not None}
                 total = sum(powers.values())
                 row = [powers[j] / total if j in powers else states.new_zeros(()) for j in range(states.size(1))]

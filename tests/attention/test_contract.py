@@ -75,7 +75,8 @@ def test_gradcheck(case):
     if not isinstance(output := function(*inputs), tuple) and not output.requires_grad:
         assert not output.any()  # a context of zeros depends on nothing
         return
-    assert torch.autograd.gradcheck(function, inputs)
+    # many parameters: differences along random directions instead of along every axis
+    assert torch.autograd.gradcheck(function, inputs, fast_mode=sum(value.numel() for value in values) > 200)
 
 
 @each

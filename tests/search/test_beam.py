@@ -37,7 +37,7 @@ def test_coverage_penalty_is_that_of_the_paper():
 @pytest.mark.parametrize("beta", [0.0, 0.4])
 @pytest.mark.parametrize("early", [True, False])
 def test_a_wide_beam_finds_what_enumeration_finds(alpha, beta, early):
-    for seed in range(4):
+    for seed in range(2):
         model = ToyModel(sources=2, seed=seed, sharpness=1.0)
         config = SearchConfig(
             beam=64, nbest=8, length_penalty=alpha, coverage_penalty=beta, early_finish=early, max_length=5
@@ -54,7 +54,7 @@ def test_a_wide_beam_finds_what_enumeration_finds(alpha, beta, early):
 @pytest.mark.parametrize("beta", [0.0, 0.5])
 def test_early_finish_and_nbest_never_change_the_output(alpha, beta):
     saved = 0
-    for seed in range(12):
+    for seed in range(6):
         model = ToyModel(sources=3, vocabulary=9, seed=seed)
         config = SearchConfig(beam=5, nbest=5, length_penalty=alpha, coverage_penalty=beta, early_finish=False)
         full = run(model, config, limit=12)
@@ -183,9 +183,9 @@ def test_equal_scores_are_ordered_by_the_lower_id():
     assert [one.tokens for one in big] == [(4, 4), (4, 5), (4, 6), (4, 7)]
 
 
-@pytest.mark.parametrize("size", [3, 9, 700, 5000])
+@pytest.mark.parametrize("size", [3, 9, 700, 3001])
 def test_candidates_are_ranked_by_value_then_id(size):
-    for seed in range(5):
+    for seed in range(2):
         draw = torch.Generator().manual_seed(seed)
         log_probs = torch.randn(6, size, generator=draw)
         log_probs[1:3] = (log_probs[1:3] * 4).round()  # many equal values
@@ -195,8 +195,9 @@ def test_candidates_are_ranked_by_value_then_id(size):
         for width in (1, 5, size):
             values, ids = ranked(log_probs, width, None)
             for row in range(6):
-                expected = sorted(range(size), key=lambda token: (-log_probs[row, token].item(), token))[:width]
-                finite = [token for token in expected if log_probs[row, token] > -math.inf]
+                listed = log_probs[row].tolist()
+                expected = sorted(range(size), key=lambda token: (-listed[token], token))[:width]
+                finite = [token for token in expected if listed[token] > -math.inf]
                 assert ids[row, : len(finite)].tolist() == finite
                 assert torch.equal(values[row], log_probs[row, expected])
         assert torch.equal(log_probs, before)

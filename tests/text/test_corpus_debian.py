@@ -8,15 +8,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from s2s.errors import DataError
 from s2s.files import to_json
 from s2s.text.corpus import debian, debian_packages, describe
 from s2s.text.corpus.base import split_of
 from s2s.text.corpus.debian_text import blocks, mask
-from s2s.text.corpus.sentences import split_sentences
 
 
 def stanza(package: str, language: str, synopsis: str, *body: str, md5: str | None = None) -> str:
@@ -343,27 +340,6 @@ def test_the_real_corpus(tmp_path: Path) -> None:
 def test_blocks_by_hand() -> None:
     body = ["Text that", "goes on:", " * one", "   more", " * two", "and after", ".", "- a", "b", "- c", ".", "   code"]
     assert blocks(body) == [["Text that goes on:", "one more", "two", "and after"], ["a b", "c"], ["code"]]
-
-
-@pytest.mark.parametrize(
-    "text, sentences",
-    [
-        ("One. Two! Three?", ["One.", "Two!", "Three?"]),
-        ("See e.g. Debian or z. B. Ubuntu. Done.", ["See e.g. Debian or z. B. Ubuntu.", "Done."]),
-        ("Version 2.0 is out. it works", ["Version 2.0 is out. it works"]),
-        ('He said "yes." Then (he left.) Bye', ['He said "yes."', "Then (he left.)", "Bye"]),
-        ("これは本です。それは？はい", ["これは本です。", "それは？", "はい"]),
-        ("Am 3. Oktober war es so.", ["Am 3. Oktober war es so."]),
-        ("", []),
-    ],
-)
-def test_sentences(text: str, sentences: list[str]) -> None:
-    assert split_sentences(text) == sentences
-
-
-@given(st.text())
-def test_sentences_lose_nothing_but_spaces(text: str) -> None:
-    assert Counter("".join("".join(split_sentences(text)).split())) == Counter("".join(text.split()))
 
 
 def test_mask() -> None:

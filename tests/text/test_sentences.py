@@ -2,7 +2,7 @@ import re
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2s.errors import DataError
@@ -71,6 +71,7 @@ def test_quoted_mark_does_not_end_the_sentence_around_it():
     assert stripped('"Why?" he asked.') == ['"Why?" he asked.']
 
 
+@settings(deadline=None)
 @given(TEXTS)
 def test_sentences_joined_are_the_text(text):
     sentences = split_sentences(text)
@@ -88,6 +89,7 @@ def superadditive(text):
     return len(text) + len(text) ** 2 // 50
 
 
+@settings(deadline=None)
 @given(
     TEXTS,
     st.integers(10, 40),
@@ -157,8 +159,8 @@ def test_a_character_beyond_the_limit_is_an_error():
 )
 def test_a_megabyte_takes_seconds_at_most(unit):
     text = unit * (1_000_000 // len(unit))
-    start = time.perf_counter()
+    start = time.process_time()
     parts = split_text(text, 256, len)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
     assert "".join(parts) == text
     assert max(map(len, parts)) <= 256

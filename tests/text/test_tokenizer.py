@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sentencepiece as spm
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2s.errors import BundleError, ConfigError, DataError
@@ -70,6 +70,7 @@ def test_special_ids(tokenizer):
     assert tokenizer.decode([BOS, *tokenizer.encode("schön grün"), EOS, PAD]) == "schön grün"
 
 
+@settings(deadline=None)
 @given(text=TEXTS)
 def test_round_trip_gives_the_normalised_text(tokenizer, text):
     ids = tokenizer.encode(text)
@@ -86,6 +87,7 @@ def test_round_trip_keeps_what_nfkc_keeps(tokenizer, text):
     assert tokenizer.decode(tokenizer.encode(text)) == expected
 
 
+@settings(deadline=None)
 @given(text=st.text())
 def test_canonically_equal_texts_have_equal_ids(tokenizer, text):
     composed, decomposed = (tokenizer.encode(unicodedata.normalize(form, text)) for form in ("NFC", "NFD"))
@@ -127,13 +129,14 @@ def test_lone_surrogate_is_an_error(tokenizer):
 def test_long_texts_take_bounded_time(tokenizer, unit):
     for length in (10_000, 200_000):
         text = unit * (length // len(unit))
-        start = time.perf_counter()
+        start = time.process_time()
         ids = tokenizer.encode(text)
         sampled = tokenizer.sample(text, 0.1, 1)
-        assert time.perf_counter() - start < 20
+        assert time.process_time() - start < 20
         assert tokenizer.decode(ids) == text.strip() == tokenizer.decode(sampled)
 
 
+@settings(deadline=None)
 @given(text=TEXTS, alpha=st.sampled_from([0.1, 0.5]), seed=st.integers(0, 2**64))
 def test_samples_are_segmentations_of_the_same_text(tokenizer, text, alpha, seed):
     ids = tokenizer.sample(text, alpha, seed)
@@ -192,6 +195,7 @@ def test_unigram_samples_follow_the_model():
             assert counts[segmentation] / 4000 == pytest.approx(weight / sum(weights.values()), abs=0.04)
 
 
+@settings(deadline=None)
 @given(text=TEXTS)
 def test_the_least_random_sample_is_the_best_segmentation(tokenizer, bpe, text):
     """The samplers are our own code: at the end of their range they must agree with the library's search."""
@@ -233,6 +237,7 @@ def test_wrong_alpha_is_refused(tokenizer, alpha):
         tokenizer.sample("a", alpha, 1)
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_word_indices_match_the_words_of_the_decoded_text(tokenizer, data):
     text = data.draw(TEXTS)
@@ -254,6 +259,7 @@ def test_pieces_merged_by_word_index_are_the_words(tokenizer):
     assert [tokenizer.decode(part) for part in merged.values()] == text.split()
 
 
+@settings(deadline=None)
 @given(ids=st.lists(st.integers(0, 419), max_size=12))
 def test_any_ids_decode_to_one_line(tokenizer, ids):
     text = tokenizer.decode(ids)

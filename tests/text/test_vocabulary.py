@@ -4,7 +4,7 @@ import sys
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import s2s.text
@@ -41,6 +41,7 @@ def test_words_are_ranked_by_count_then_spelling(word_vocabulary):
     assert words().train(LINES[::-1], ["x"])[0] == word_vocabulary
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(" ".join(LINES).split()), max_size=10))
 def test_known_words_round_trip(word_vocabulary, chosen):
     text = " ".join(chosen)
@@ -52,6 +53,7 @@ def test_known_words_round_trip(word_vocabulary, chosen):
     assert word_vocabulary.sample(text, 0.5, 3) == ids
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_arbitrary_text_is_known_or_unk(word_vocabulary, character_vocabulary, text):
     for vocabulary, number in ((word_vocabulary, len(text.split())), (character_vocabulary, None)):
@@ -64,6 +66,7 @@ def test_arbitrary_text_is_known_or_unk(word_vocabulary, character_vocabulary, t
         assert forms == [ids, ids]
 
 
+@settings(deadline=None)
 @given(st.text(st.sampled_from("".join(LINES)), max_size=30))
 def test_known_characters_round_trip_spaces_included(character_vocabulary, text):
     ids = character_vocabulary.encode(text)
@@ -72,6 +75,7 @@ def test_known_characters_round_trip_spaces_included(character_vocabulary, text)
     assert max(character_vocabulary.words(ids), default=-1) + 1 == len([w for w in text.split(" ") if w])
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_characters_of_any_text_round_trip_when_all_are_known(text):
     text = unicodedata.normalize("NFC", text).replace("\n", "").replace("\t", " ")
@@ -79,6 +83,7 @@ def test_characters_of_any_text_round_trip_when_all_are_known(text):
     assert vocabulary.decode(vocabulary.encode(text)) == text
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(), max_size=5))
 def test_words_of_any_text_round_trip_when_all_are_known(texts):
     vocabulary = words(joint=True).train(texts, ["x"])[0]

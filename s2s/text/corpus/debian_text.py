@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from s2s.text.corpus.base import Drop, Pair
-from s2s.text.corpus.sentences import split_sentences
 from s2s.text.lines import read_lines
+from s2s.text.sentences import split_sentences
 
 # Only an indented "o" or number is a bullet: "o" is a word of several languages.
 _BULLET = re.compile(r"\s*[-*+•·]\s+(?=\S)|\s+(?:o|\d{1,2}[.)])\s+(?=\S)")
@@ -120,10 +120,14 @@ def pair_descriptions(source: Description, target: Description) -> Iterator[Pair
             continue
         for part, (block, translated) in enumerate(zip(one, other, strict=True), start=1):
             yield Pair(block, translated, f"{name}:{number}.{part}")
-            sentences, translations = split_sentences(block), split_sentences(translated)
+            sentences, translations = _sentences(block), _sentences(translated)
             if len(sentences) == len(translations) > 1:
                 for place, (text, translation) in enumerate(zip(sentences, translations, strict=True), start=1):
                     yield Pair(text, translation, f"{name}:{number}.{part}.{place}")
+
+
+def _sentences(block: str) -> list[str]:
+    return [stripped for sentence in split_sentences(block) if (stripped := sentence.strip())]
 
 
 def mask(text: str, own: str, names: frozenset[str]) -> str:

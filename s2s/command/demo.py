@@ -1,0 +1,156 @@
+"""`s2s demo`: the main job of a task from nothing to a trained model that one can look at; what `make demo` runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from s2s.task.trained import Trained
+
+SHOWN = 10  # translations
+_FALLBACK = ["corpus=catalogs", "corpus.max_words=15", "name=translate/catalogs-en-de"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `s2s demo`."""
+    parser.add_argument("recipe", nargs="?", default="translate/debian-en-de", metavar="RECIPE", help="(%(default)s)")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="changes, such as trainer.minutes=1")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train the recipe unless a run of it has finished before; show what it gives. Raises S2SError."""
+    from s2s.app import compose
+    from s2s.errors import DataError
+    from s2s.text.corpus.debian_apt import NEED_NO_APT
+
+    overrides = list(args.overrides)
+    try:
+        latest = _trained(args.recipe, overrides)
+    except DataError as error:
+        if error.hint != NEED_NO_APT or compose(args.recipe, overrides).corpus.name != "debian":
+            raise
+        _say(str(error))
+        _say("so this demo trains on the corpus `catalogs` (user-interface texts, by pip) instead.")
+        latest = _trained(args.recipe, [*overrides, *_FALLBACK])
+    _show(latest)
+    return 0
+
+
+def _trained(recipe: str, overrides: list[str]) -> Path:
+    """The newest finished run of a recipe; made if there is none."""
+    from s2s.app import compose
+    from s2s.command import train
+
+    config = compose(recipe, overrides)
+    runs = Path(config.output) / config.name
+    if found := _finished(runs):
+        _say(f"{found} is there already. To train again: {command()} train {shlex.join([recipe, *overrides])}")
+        return found
+    limit = f" for {config.trainer.minutes:g} minutes" if config.trainer.minutes else ""
+    _say(f"training {config.name}{limit}; Ctrl-C saves and stops")
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    train.run(parser.parse_args([recipe, *overrides]))
+    found = _finished(runs)
+    assert found is not None
+    return found
+
+
+def _finished(runs: Path) -> Path | None:
+    """`latest`, which sorts after the names of runs; where links aren't allowed, the newest run with a report."""
+    reports = sorted(runs.glob("*/report.html"))
+    return reports[-1].parent if reports else None
+
+
+def _show(latest: Path) -> None:
+    from s2s.task.trained import load_trained
+
+    trained = load_trained(latest)
+    _table(trained)
+    folder = latest.resolve()
+    shown = Path(os.path.relpath(folder)) if folder.is_relative_to(Path.cwd()) else folder
+    print(f"\nattention={trained.config.attention.name}, scores of the whole test set:")
+    for line in _scores(folder):
+        print(f"  {line}")
+    pictures = sorted(folder.glob("attention/*.png"))
+    print("\nwhere it lies:")
+    for path, what in (
+        (shown / "report.html", "open it in a browser: curves, scores, attention to point at"),
+        (shown / "attention", f"{len(pictures)} attention pictures, one for each translation above"),
+        (shown / "scores.json", "the scores, with signatures and confidence intervals"),
+        (shown / "model", "the model, ready to use"),
+    ):
+        if (folder / path.name).exists():
+            print(f"  {path}  {what}")
+    recipe, name = trained.config.name, command()
+    if recipe == _FALLBACK[-1].removeprefix("name="):
+        recipe = shlex.join(["translate/debian-en-de", *_FALLBACK])
+    print("\nwhat to try next:")
+    for line, what in (
+        (f'echo "a text editor for programmers" | {name} translate {latest}', "your own text"),
+        (f"{name} train {recipe} attention=general", "another attention, one word apart"),
+        (f"{name} compare {shown} {latest}", "then this: both in one table"),
+        (f"{name} list", "all recipes, attentions and corpora"),
+    ):
+        print(f"  {line}    # {what}")
+
+
+def _table(trained: Trained) -> None:
+    """Test translations beside source and reference; the same pairs as the pictures of the run."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from s2s.show.console import one_line
+    from s2s.task.generate import Generator
+    from s2s.task.prepare import load_corpus
+    from s2s.task.present import spread
+
+    config = trained.config
+    corpus = load_corpus(config)
+    split = next((name for name in config.task.eval_splits if corpus.splits.get(name)), "dev")
+    pairs = [corpus.splits[split][i] for i in spread(SHOWN, len(corpus.splits[split]))]
+    results = Generator([trained], config.search)([pair.source for pair in pairs])
+    table = Table(title=f"{len(pairs)} translations of the {split} split", show_lines=True, expand=False)
+    table.add_column("", justify="right")
+    for heading in (f"source ({trained.languages[0]})", "s2s", f"reference ({trained.languages[1]})"):
+        table.add_column(heading, ratio=1)
+    for number, (pair, result) in enumerate(zip(pairs, results, strict=True), 1):
+        texts = (pair.source, result.text, pair.target)
+        table.add_row(str(number), *(Text(one_line(text)) for text in texts))  # Text: nothing in it is markup
+    width = shutil.get_terminal_size((110, 24)).columns
+    Console(width=max(60, min(width, 160))).print(table)
+
+
+def _scores(folder: Path) -> list[str]:
+    """A line for each score of `scores.json`."""
+    from s2s.files import read_json
+    from s2s.types import Score
+
+    path = folder / "scores.json"
+    if not path.is_file():
+        return ["none were computed"]
+    splits = read_json(path, 1 << 22)
+    return [f"{split}: {Score(**score)}" for split, scores in splits.items() for score in scores]
+
+
+def command() -> str:
+    """How the user types `s2s`: as it is if it is on the PATH, else with its folder."""
+    script = Path(sys.executable).parent / "s2s"
+    found = shutil.which("s2s")
+    if found and Path(found).resolve() == script.resolve():
+        return "s2s"
+    if not script.exists():
+        return f"{shlex.quote(sys.executable)} -m s2s"
+    near = script.is_relative_to(Path.cwd())
+    return shlex.quote(str(script.relative_to(Path.cwd()) if near else script))
+
+
+def _say(text: str) -> None:
+    print(f"s2s demo: {text}", file=sys.stderr)
