@@ -39,7 +39,7 @@ from s2s import config as schema
 from s2s import paths
 from s2s.config import Config
 from s2s.errors import ConfigError
-from s2s.registry import canonical, group_file, listed, unknown
+from s2s.registry import BuilderNode, Reader, canonical, group_file, listed, unknown
 
 _MAX_BYTES = 256 * 1024  # a recipe is a page; anything near this is no recipe
 _MAX_ALIASES = 10  # few enough that nested anchors cannot grow
@@ -79,6 +79,19 @@ def compose(recipe: str, overrides: Sequence[str] = (), plugins: Sequence[str] =
     if found:
         raise listed(found)
     return config
+
+
+def compose_corpus(name: str, overrides: Sequence[str] = ()) -> BuilderNode:
+    """The builder of a corpus with its own options, `KEY=VALUE` or `corpus.KEY=VALUE`, and nothing of a recipe.
+
+    Raises ConfigError that lists all that is wrong.
+    """
+    source = _Source(f"corpus {name}", {"corpus": canonical("corpus", name)}, {})
+    changes = [_change(override, ()) for override in _parse([f"corpus.{o.removeprefix('corpus.')}" for o in overrides])]
+    reader = Reader()
+    node: BuilderNode = reader.builder(_compose(source, [change.text for change in changes])["corpus"], "corpus")
+    reader.raise_problems()
+    return node
 
 
 def sweep(recipe: str, overrides: Sequence[str], plugins: Sequence[str] = ()) -> list[list[str]]:

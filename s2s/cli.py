@@ -35,26 +35,35 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}. For help: {self.prog} --help\n")
 
 
-def parser(command: str | None = None) -> argparse.ArgumentParser:
-    """The whole parser; only `command` gets its arguments, so that help is quick."""
+def parser() -> argparse.ArgumentParser:
+    """What stands before a command: help, version, and the commands by name."""
     top = _Parser(prog="s2s", description="Encoder-decoder models with every attention mechanism, one word apart.")
     top.add_argument("--version", action="version", version=f"s2s {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, (module, text) in COMMANDS.items():
-        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        if name == command:
-            importlib.import_module(f"s2s.command.{module}").add_arguments(sub)
-            sub.add_argument("--debug", action="store_true", help="show a traceback with an error")
+    for name, (_, text) in COMMANDS.items():
+        commands.add_parser(name, help=text)
     return top
+
+
+def command_parser(command: str) -> argparse.ArgumentParser:
+    """The arguments of one command; only its module is imported, so that help is quick."""
+    module, text = COMMANDS[command]
+    made = _Parser(prog=f"s2s {command}", description=text[0].upper() + text[1:] + ".")
+    importlib.import_module(f"s2s.command.{module}").add_arguments(made)
+    made.add_argument("--debug", action="store_true", help="show a traceback with an error")
+    return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0 ok, 1 runtime failure, 2 usage, config or data, 130, 143."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    command = next((word for word in given if not word.startswith("-")), None)
-    args = parser(command if command in COMMANDS else None).parse_args(given)
+    if not given or given[0] not in COMMANDS:
+        parser().parse_args(given)  # shows help or version, or refuses the command
+    command, *rest = given
+    # intermixed: options may stand between words (s2s train RECIPE -m KEY=VALUE)
+    args = command_parser(command).parse_intermixed_args(rest)
     try:
-        code: int = importlib.import_module(f"s2s.command.{COMMANDS[args.command][0]}").run(args)
+        code: int = importlib.import_module(f"s2s.command.{COMMANDS[command][0]}").run(args)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -67,12 +76,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.debug:
             raise
         return _fail(str(error), error.exit_code)
-    except MemoryError:
-        return _fail("out of memory; take a smaller --batch-size or trainer.batch_tokens", 1)
     except Exception as error:
         if args.debug:
             raise
+        if _is_out_of_memory(error):
+            return _fail("out of memory; take a smaller --batch-size, or trainer.batch_tokens when training", 1)
         return _fail(f"{type(error).__name__}: {' '.join(str(error).split())}. For a traceback add --debug", 1)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch raises its own class on a GPU and a plain RuntimeError on a CPU; it isn't imported here to look at them
+    name = type(error).__name__
+    return name in ("MemoryError", "OutOfMemoryError") or (name == "RuntimeError" and "can't allocate" in str(error))
 
 
 def _fail(text: str, code: int) -> int:

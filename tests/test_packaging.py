@@ -98,7 +98,14 @@ def test_an_unpacked_copy_answers_away_from_the_checkout(unpacked, tmp_path):
 
 
 def test_an_unpacked_copy_trains_and_translates(unpacked, tmp_path):
-    small = ["trainer.steps=2", "trainer.samples=1", "corpus.train=50", "corpus.dev=5", "corpus.test=5"]
+    small = [
+        "trainer.steps=2",
+        "optim.warmup=1",
+        "trainer.samples=1",
+        "corpus.train=50",
+        "corpus.dev=5",
+        "corpus.test=5",
+    ]
     run(unpacked, tmp_path, "-m", "s2s", "train", "teach/copy", *small)
     (tmp_path / "in.txt").write_text("ba be\n", encoding="utf-8")
     model = "runs/teach/copy/latest"

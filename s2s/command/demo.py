@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from s2s.task.trained import Trained
 
-SHOWN = 10  # translations
 _FALLBACK = ["corpus=catalogs", "corpus.max_words=15", "name=translate/catalogs-en-de"]
 
 
@@ -25,19 +24,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train the recipe unless a run of it has finished before; show what it gives. Raises S2SError."""
-    from s2s.app import compose
     from s2s.errors import DataError
     from s2s.text.corpus.debian_apt import NEED_NO_APT
 
-    overrides = list(args.overrides)
     try:
-        latest = _trained(args.recipe, overrides)
+        latest = _trained(args.recipe, args.overrides)
     except DataError as error:
-        if error.hint != NEED_NO_APT or compose(args.recipe, overrides).corpus.name != "debian":
+        if error.hint != NEED_NO_APT:
             raise
         _say(str(error))
         _say("so this demo trains on the corpus `catalogs` (user-interface texts, by pip) instead.")
-        latest = _trained(args.recipe, [*overrides, *_FALLBACK])
+        latest = _trained(args.recipe, [*args.overrides, *_FALLBACK])
     _show(latest)
     return 0
 
@@ -78,25 +75,25 @@ def _show(latest: Path) -> None:
     print(f"\nattention={trained.config.attention.name}, scores of the whole test set:")
     for line in _scores(folder):
         print(f"  {line}")
-    pictures = sorted(folder.glob("attention/*.png"))
+    pictures = len(list(folder.glob("attention/*.png")))
     print("\nwhere it lies:")
-    for path, what in (
-        (shown / "report.html", "open it in a browser: curves, scores, attention to point at"),
-        (shown / "attention", f"{len(pictures)} attention pictures, one for each translation above"),
-        (shown / "scores.json", "the scores, with signatures and confidence intervals"),
-        (shown / "model", "the model, ready to use"),
+    for name, what in (
+        ("report.html", "open it in a browser: curves, scores, attention to point at"),
+        ("attention", f"{pictures} attention pictures, one for each translation above"),
+        ("scores.json", "the scores, with signatures and confidence intervals"),
+        ("model", "the model, ready to use"),
     ):
-        if (folder / path.name).exists():
-            print(f"  {path}  {what}")
-    recipe, name = trained.config.name, command()
+        if (folder / name).exists():
+            print(f"  {shown / name!s:<{len(str(shown)) + 12}}  {what}")
+    recipe, s2s = trained.config.name, command()
     if recipe == _FALLBACK[-1].removeprefix("name="):
         recipe = shlex.join(["translate/debian-en-de", *_FALLBACK])
     print("\nwhat to try next:")
     for line, what in (
-        (f'echo "a text editor for programmers" | {name} translate {latest}', "your own text"),
-        (f"{name} train {recipe} attention=general", "another attention, one word apart"),
-        (f"{name} compare {shown} {latest}", "then this: both in one table"),
-        (f"{name} list", "all recipes, attentions and corpora"),
+        (f'echo "a text editor for programmers" | {s2s} translate {latest}', "your own text"),
+        (f"{s2s} train {recipe} attention=general", "another attention, one word apart"),
+        (f"{s2s} compare {shown} {latest}", "then this: both in one table"),
+        (f"{s2s} list", "all recipes, attentions and corpora"),
     ):
         print(f"  {line}    # {what}")
 
@@ -115,7 +112,7 @@ def _table(trained: Trained) -> None:
     config = trained.config
     corpus = load_corpus(config)
     split = next((name for name in config.task.eval_splits if corpus.splits.get(name)), "dev")
-    pairs = [corpus.splits[split][i] for i in spread(SHOWN, len(corpus.splits[split]))]
+    pairs = [corpus.splits[split][i] for i in spread(config.trainer.samples, len(corpus.splits[split]))]
     results = Generator([trained], config.search)([pair.source for pair in pairs])
     table = Table(title=f"{len(pairs)} translations of the {split} split", show_lines=True, expand=False)
     table.add_column("", justify="right")

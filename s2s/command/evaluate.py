@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import time
 
 from s2s.command import text
 from s2s.errors import UsageError
@@ -45,9 +44,7 @@ def run(args: argparse.Namespace) -> int:
     pairs, trained_on = corpus.splits[args.split], _trained_on(args.model)
     if trained_on not in (None, corpus.fingerprint()):
         text.note(f"corpus {corpus.name} isn't what the model was trained on: scores can't be compared with the run's")
-    began = time.monotonic()
     done = evaluate(generator, pairs, config.task, intervals=True)
-    speed = len(pairs) / (time.monotonic() - began)
     if args.output is not None:
         text.write_lines((result.text for result in done.results), args.output)
     if args.json:
@@ -59,13 +56,13 @@ def run(args: argparse.Namespace) -> int:
             "same_corpus": None if trained_on is None else trained_on == corpus.fingerprint(),
             "scores": [dataclasses.asdict(score) for score in done.scores],
             "flags": done.flags(),
-            "sentences_per_second": speed,
+            "sentences_per_second": done.speed,
         }
         print(json.dumps(facts, ensure_ascii=False, indent=1))
     else:
         for score in done.scores:
             print(score)
-        text.note(f"{len(pairs):,} pairs of {args.split}, {speed:,.0f} sentences/s")
+        text.note(f"{len(pairs):,} pairs of {args.split}, {done.speed:,.0f} sentences/s")
         text.note_flags(done.flags())
     return 0
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from s2s.errors import ConfigError, S2SError, UsageError
+
+if TYPE_CHECKING:
+    from s2s.config import Config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,8 +28,10 @@ def run(args: argparse.Namespace) -> int:
     """Train one run, or all of a sweep one after the other (a failed one is told, and the next goes on)."""
     from s2s.app import compose, sweep
 
-    if args.resume:
+    if args.resume is not None:
         return _resume(args)
+    if args.changed_corpus:
+        raise UsageError("--changed-corpus goes with --resume", hint="Type: s2s train --resume RUN --changed-corpus")
     if not args.recipe:
         raise UsageError("which recipe?", hint="Type: s2s list recipes")
     if not args.multirun:
@@ -36,15 +42,15 @@ def run(args: argparse.Namespace) -> int:
         print(f"run {number} of {len(runs)}: {' '.join(overrides)}", file=sys.stderr)
         try:
             _train(args, compose(args.recipe, overrides, args.plugin))
-        except S2SError as error:
-            if error.exit_code > 128:
+        except Exception as error:
+            code = error.exit_code if isinstance(error, S2SError) else 1
+            if args.debug or code > 128:
                 raise
-            print(f"s2s: run {number} failed: {error}", file=sys.stderr)
-            code = error.exit_code
+            print(f"s2s: run {number} failed: {type(error).__name__}: {error}", file=sys.stderr)
     return code
 
 
-def _train(args: argparse.Namespace, config, folder: Path | None = None) -> int:  # type: ignore[no-untyped-def]
+def _train(args: argparse.Namespace, config: Config, folder: Path | None = None) -> int:
     from s2s.app import to_yaml
     from s2s.show.console import progress
     from s2s.task import run_folder, training
@@ -54,13 +60,12 @@ def _train(args: argparse.Namespace, config, folder: Path | None = None) -> int:
 
         print(dry_run(config))
         return 0
-    created = folder is None
-    place = folder or run_folder.create(config.output, config.name)
+    place, made = (folder, []) if folder else run_folder.create(config.output, config.name)
     try:
         training.train(config, place, to_yaml(config), progress(), changed_corpus=args.changed_corpus)
     except BaseException:
-        if created and not (place / "config.yaml").exists():
-            _remove_unused(place)
+        if made and not (place / "config.yaml").exists():  # a run that failed before it began leaves nothing behind
+            run_folder.remove(place, made)
         raise
     print(place)
     return 0
@@ -70,16 +75,11 @@ def _resume(args: argparse.Namespace) -> int:
     from s2s.app import compose
 
     folder = Path(args.resume)
+    if args.multirun:
+        raise UsageError("-m makes new runs, and --resume goes on with one", hint="Leave one of them out")
     overrides = [*([args.recipe] if args.recipe else []), *args.overrides]
     if any("=" not in override for override in overrides):
         raise UsageError("--resume takes its recipe from the run", hint="Type: s2s train --resume RUN [KEY=VALUE ...]")
     if not (folder / "config.yaml").is_file():
         raise ConfigError("is no run folder: it has no config.yaml", where=str(folder))
     return _train(args, compose(str(folder / "config.yaml"), overrides, args.plugin), folder.resolve())
-
-
-def _remove_unused(folder: Path) -> None:
-    """A run that failed before it began leaves no folder behind."""
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)

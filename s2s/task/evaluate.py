@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,10 +21,16 @@ from s2s.types import Result, Score
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a split gave. results: one a pair, in order."""
+    """What a split gave. results: one a pair, in order. seconds: of decoding alone."""
 
     results: list[Result]
     scores: list[Score]
+    seconds: float
+
+    @property
+    def speed(self) -> float:
+        """Sentences decoded a second."""
+        return len(self.results) / self.seconds
 
     def flags(self) -> dict[str, int]:
         """How many results carry each flag."""
@@ -36,7 +43,9 @@ class Evaluation:
 
 def evaluate(generator: Generator, pairs: Sequence[Pair], task: TaskConfig, *, intervals: bool = False) -> Evaluation:
     """Translate the sources of `pairs` and score the texts against the targets, as raw text."""
+    began = time.monotonic()
     results = generator([pair.source for pair in pairs])
+    seconds = max(time.monotonic() - began, 1e-9)
     scores = compute(
         list(task.metrics),
         [result.text for result in results],
@@ -45,7 +54,7 @@ def evaluate(generator: Generator, pairs: Sequence[Pair], task: TaskConfig, *, i
         tokenize=task.tokenize,
         intervals=intervals,
     )
-    return Evaluation(results, scores)
+    return Evaluation(results, scores, seconds)
 
 
 @torch.no_grad()

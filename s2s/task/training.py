@@ -208,21 +208,16 @@ def _keeper(trained: Trained, run: Run, folder: Path, corpus: Corpus) -> Callabl
     return keep
 
 
-def finish(
-    folder: Path, config: Config, config_text: str, prepared: Prepared, log: RunLog, *, seconds: float
-) -> None:
+def finish(folder: Path, config: Config, config_text: str, prepared: Prepared, log: RunLog, *, seconds: float) -> None:
     """Score the best model on the test splits and write scores.json, samples, pictures and report.html."""
     trained = load_trained(folder / "model", device=config.device)
     corpus = prepared.corpus
     evaluations: dict[str, Evaluation] = {}
-    speeds: dict[str, float] = {}
     for split in config.task.eval_splits:
         if corpus.splits.get(split):
-            start = time.monotonic()
             generator = Generator([trained], config.search, Options())
             evaluations[split] = evaluate(generator, corpus.splits[split], config.task, intervals=True)
-            speeds[split] = len(corpus.splits[split]) / (time.monotonic() - start)
-            log.write("test", split=split, sentences=len(corpus.splits[split]), sentences_per_second=speeds[split])
+            log.write("test", split=split, sentences_per_second=evaluations[split].speed)
             for score in evaluations[split].scores:
                 print(f"{split}: {score}", file=sys.stderr)
     events = read_log(folder / "log.jsonl")
@@ -232,7 +227,7 @@ def finish(
         "wall time of this session": f"{seconds:.0f} s",
         "peak memory": f"{peak_memory_mb() or 0:.0f} MB",
         "training": f"{training_speed(events) or 0:.0f} target tokens/s (median of the log's lines)",
-        **{f"decoding {split}": f"{speed:.0f} sentences/s" for split, speed in speeds.items()},
+        **{f"decoding {split}": f"{one.speed:.0f} sentences/s" for split, one in evaluations.items()},
     }
     scores = {split: [asdict(score) for score in one.scores] for split, one in evaluations.items()}
     write_atomic(folder / "scores.json", (json.dumps(scores, indent=1) + "\n").encode())

@@ -51,10 +51,10 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """The events of a log; a last line that was cut off is left out."""
     records = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8").split("\n"):
+        for line in path.read_bytes().split(b"\n"):
             try:
                 record = json.loads(line)
-            except ValueError:
+            except ValueError:  # no whole object, or cut off within a character
                 continue
             if isinstance(record, dict) and "event" in record:
                 records.append(record)

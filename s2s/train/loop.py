@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import torch
 
-from s2s.errors import RunError
+from s2s.errors import DataError, RunError
 from s2s.model.seq2seq import Seq2Seq
 from s2s.text.batching import BatchPlan, Example, collate
 from s2s.train import checkpoint
@@ -25,7 +25,7 @@ from s2s.train.average import MovingAverage, mean
 from s2s.train.log import RunLog
 from s2s.train.options import OptimConfig, TrainerConfig
 from s2s.train.schedule import rate
-from s2s.train.signals import InterruptedRunError, stop_request
+from s2s.train.signals import InterruptedRunError, StopRequest, stop_request
 from s2s.train.step import make_optimizer, update
 
 LOWER_IS_BETTER = ("loss", "ter")
@@ -60,8 +60,14 @@ class Position:
     tokens: int = 0  # target tokens trained on, padding never counted
     seconds: float = 0.0  # of training, validation included, over all sessions
     training_seconds: float = 0.0  # the same without validation and saving
+    loss_sum: float = 0.0  # over the target tokens since the last log line, with nll_sum
+    nll_sum: float = 0.0
+    loss_tokens: int = 0
     bad_steps: int = 0  # in a row
     skipped: int = 0  # in all
+    validated: int = 0  # step, epoch and seconds at the last validation
+    validated_epoch: int = 0
+    validated_seconds: float = 0.0
     best: float | None = None
     best_step: int = 0
     worse: int = 0  # validations since the best
@@ -147,39 +153,37 @@ def fit(
     folder: of the checkpoints. validate: scores of the model as it stands; called in eval mode with the averaged
     weights. keep_best: called at once after a validation that was better than all before. A run that is over already
     returns at once. Raises RunError after `max_bad_steps` updates in a row that weren't finite,
-    InterruptedRunError (with a checkpoint written) on SIGTERM or Ctrl-C.
+    InterruptedRunError (with a checkpoint written) on SIGTERM or Ctrl-C, DataError for a plan without batches. What a
+    stopped run left undone at its last step, a validation or its end, is done first when it goes on.
     """
     position, trainer = run.position, run.trainer
     minutes = None if trainer.minutes is None else max(0.0, trainer.minutes - position.seconds / 60)
     display.start("training", total=trainer.steps, minutes=minutes, done=position.step)
     clock = _Clock(position)
+    begun = position.step
     try:
         with stop_request() as stop:
-            while not position.finished:
-                batches = data.plan.epoch(position.epoch)
-                while position.batch < len(batches) and not position.finished:
-                    rows = batches[position.batch : position.batch + trainer.accumulate]
-                    _train_step(run, data, rows, len(batches), log, display, clock)
-                    if position.batch >= len(batches):
-                        position.epoch, position.batch = position.epoch + 1, 0
-                    position.finished = _limit(run, len(batches))
-                    if stop.number:
-                        run.save(folder)
-                        log.write("stop", step=position.step, signal=stop.number)
-                        hint = f"Go on with: s2s train --resume {folder.parent}"
-                        raise InterruptedRunError(
-                            f"stopped at step {position.step}, checkpoint written", stop.number, hint
-                        )
-                    if position.finished or clock.validation_due(trainer, position):
-                        _validate(run, folder, validate, keep_best, log, display, clock)
-                    elif trainer.save_every and position.step % trainer.save_every == 0:
-                        run.save(folder)
-                    clock.stop()
-                    if position.batch == 0:
-                        break
+            batches = _batches(data, position)
+            while True:
+                position.finished = position.finished or _limit(run, len(batches))
+                if _validation_due(trainer, position):
+                    _validate(run, folder, validate, keep_best, log, display, clock)
+                elif trainer.save_every and position.step > begun and position.step % trainer.save_every == 0:
+                    run.save(folder)
+                clock.stop()
+                _heed(stop, run, folder, log)
+                if position.finished:
+                    break
+                rows = batches[position.batch : position.batch + trainer.accumulate]
+                _train_step(run, data, rows, len(batches), log, display, clock)
+                if position.batch >= len(batches):
+                    position.epoch, position.batch = position.epoch + 1, 0
+                    batches = _batches(data, position)
+                _heed(stop, run, folder, log)
             if run.optim.average > 1 and position.step and not position.finished.startswith("patience"):
                 run.average_checkpoints(folder)
                 _validate(run, folder, validate, keep_best, log, display, clock, save=False)
+                _heed(stop, run, folder, log, save=False)
     finally:
         display.close()
     log.write("end", step=position.step, reason=position.finished, seconds=position.seconds, skipped=position.skipped)
@@ -187,14 +191,11 @@ def fit(
 
 
 class _Clock:
-    """Seconds of a run over all its sessions, and when the next log line and validation are due."""
+    """Seconds of a run over all its sessions, and where its speed was last logged."""
 
     def __init__(self, position: Position) -> None:
         self.position, self.mark = position, time.monotonic()
-        self.validated = position.seconds
         self.logged = (position.tokens, position.training_seconds)
-        self.losses: list[tuple[float, float, int]] = []
-        self.epoch = position.epoch
 
     def stop(self, training: bool = False) -> None:
         """Take in the time since the last call."""
@@ -203,13 +204,39 @@ class _Clock:
         self.position.training_seconds += (now - self.mark) if training else 0.0
         self.mark = now
 
-    def validation_due(self, trainer: TrainerConfig, position: Position) -> bool:
-        """Whether it is time for a validation: by steps, by minutes, or at the end of an epoch."""
-        if trainer.validate_every:
-            return position.step % trainer.validate_every == 0
-        if trainer.validate_minutes:
-            return position.seconds - self.validated >= 60 * trainer.validate_minutes
-        return position.epoch != self.epoch
+
+def _batches(data: Data, position: Position) -> list[tuple[int, ...]]:
+    """The batches of the epoch."""
+    batches = data.plan.epoch(position.epoch)
+    if not batches:
+        raise DataError("there is nothing to train on: the plan has no batches")
+    return batches
+
+
+def _validation_due(trainer: TrainerConfig, position: Position) -> bool:
+    """At the end of the run, and by steps, by minutes or at the end of an epoch; never twice at one step."""
+    if position.step == position.validated:
+        return False
+    if position.finished:
+        return True
+    if trainer.validate_every:
+        return position.step % trainer.validate_every == 0
+    if trainer.validate_minutes:
+        return position.seconds - position.validated_seconds >= 60 * trainer.validate_minutes
+    return position.epoch != position.validated_epoch
+
+
+def _heed(stop: StopRequest, run: Run, folder: Path, log: RunLog, *, save: bool = True) -> None:
+    """Save and raise InterruptedRunError if a signal asked for it."""
+    if stop.number:
+        if save:
+            run.save(folder)
+        log.write("stop", step=run.position.step, signal=stop.number)
+        raise InterruptedRunError(
+            f"stopped at step {run.position.step}, checkpoint written",
+            stop.number,
+            f"Go on with: s2s train --resume {folder.parent}",
+        )
 
 
 def _progress(run: Run, batches: int) -> float:
@@ -258,15 +285,16 @@ def _train_step(
         position.tokens += made.tokens
         if run.average:
             run.average.update(position.step - 1)
-        clock.losses.append((made.loss * made.tokens, made.nll * made.tokens, made.tokens))
+        position.loss_sum += made.loss * made.tokens
+        position.nll_sum += made.nll * made.tokens
+        position.loss_tokens += made.tokens
     else:
         _skip(run, [row for one in rows for row in one], made.loss, made.norm, log, display)
     clock.stop(training=True)
-    if position.step % trainer.log_every == 0 and clock.losses:
+    if position.step % trainer.log_every == 0 and position.loss_tokens:
         tokens, seconds = clock.logged
-        totals = [sum(column) for column in zip(*clock.losses, strict=True)]
         speed = (position.tokens - tokens) / max(1e-9, position.training_seconds - seconds)
-        loss, nll = totals[0] / totals[2], totals[1] / totals[2]
+        loss, nll = position.loss_sum / position.loss_tokens, position.nll_sum / position.loss_tokens
         log.write(
             "train",
             step=position.step,
@@ -280,7 +308,8 @@ def _train_step(
             seconds=position.seconds,
         )
         display.step(position.step, loss=loss, tokens_per_second=speed, lr=learning_rate)
-        clock.losses, clock.logged = [], (position.tokens, position.training_seconds)
+        position.loss_sum, position.nll_sum, position.loss_tokens = 0.0, 0.0, 0
+        clock.logged = (position.tokens, position.training_seconds)
 
 
 def _skip(run: Run, rows: list[int], loss: float, norm: float, log: RunLog, display: Display) -> None:
@@ -328,7 +357,8 @@ def _validate(
     if run.trainer.patience and position.worse >= run.trainer.patience and not position.finished:
         position.finished = f"patience: {position.worse} validations without a better {metric}"
     clock.stop()
-    clock.validated, clock.epoch = position.seconds, position.epoch
+    position.validated, position.validated_epoch = position.step, position.epoch
+    position.validated_seconds = position.seconds
     log.write("valid", step=position.step, epoch=position.epoch, seconds=position.seconds, best=better, **scores)
     display.valid(position.step, scores, best=better)
     if save:

@@ -11,16 +11,16 @@ def rate(config: OptimConfig, step: int, progress: float) -> float:
     """The learning rate of update `step` (from 0).
 
     progress: share of the run that is over, 0 to 1, by the limit that is nearest (steps, epochs or minutes); cosine and
-    linear fall along it from the end of warm-up to `final` times the peak. Warm-up rises linearly over `warmup` steps.
-    inverse_sqrt falls as sqrt(warmup / step). constant stays at the peak.
+    linear fall along it from the peak to `final` times the peak. inverse_sqrt falls as sqrt(warmup / step). constant
+    stays at the peak. Warm-up caps them all: it rises linearly to the peak over `warmup` steps, so nothing jumps.
     """
     number = step + 1
-    if number < config.warmup:
-        return config.lr * number / config.warmup
     if config.schedule == "inverse_sqrt":
-        return config.lr * math.sqrt(max(1, config.warmup) / number)
-    if config.schedule == "constant":
-        return config.lr
-    left = min(1.0, max(0.0, 1.0 - progress))
-    shape = left if config.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left))
-    return config.lr * (config.final + (1 - config.final) * shape)
+        share = math.sqrt(max(1, config.warmup) / number)
+    elif config.schedule == "constant":
+        share = 1.0
+    else:
+        left = min(1.0, max(0.0, 1.0 - progress))
+        shape = left if config.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left))
+        share = config.final + (1 - config.final) * shape
+    return config.lr * min(share, number / max(1, config.warmup))

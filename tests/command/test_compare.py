@@ -1,0 +1,115 @@
+"""`s2s compare`: one table of runs, with paired tests against the first."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from sacrebleu.metrics import BLEU
+
+from s2s.score.significance import paired_tests
+
+
+@pytest.fixture
+def worse_run(reverse_run, tmp_path):
+    """The same run, with every third output spoiled."""
+    folder = Path(shutil.copytree(reverse_run, tmp_path / "worse"))
+    lines = (folder / "test.hyp").read_text(encoding="utf-8").split("\n")[:-1]
+    spoiled = [("ba " * 4).strip() if number % 3 == 0 else line for number, line in enumerate(lines)]
+    (folder / "test.hyp").write_text("".join(f"{line}\n" for line in spoiled), encoding="utf-8")
+    return folder
+
+
+def lines(path):
+    return path.read_text(encoding="utf-8").split("\n")[:-1]
+
+
+def test_the_numbers_are_those_of_the_run_folders(s2s, reverse_run, worse_run):
+    done = s2s("compare", reverse_run, worse_run, "--samples", "60", "--json")
+    assert done.code == 0, done.err
+    first, second = json.loads(done.out)
+    references = [lines(reverse_run / "test.ref")]
+    outputs = [("first", lines(reverse_run / "test.hyp")), ("second", lines(worse_run / "test.hyp"))]
+    expected = paired_tests(outputs, references, ["bleu"], samples=60, trials=600)
+    ours, theirs = [result for result in expected if result.test == "bootstrap"]
+    for row, name, result in ((first, reverse_run, ours), (second, worse_run, theirs)):
+        assert row["name"] == str(name)
+        assert (row["attention"], row["steps"]) == ("additive", 160)
+        score = row["scores"]["bleu"]
+        assert (score["value"], score["low"], score["high"]) == (result.score, result.low, result.high)
+    hypotheses = lines(worse_run / "test.hyp")
+    assert second["scores"]["bleu"]["value"] == pytest.approx(BLEU().corpus_score(hypotheses, references).score)
+    assert first["p_values"] == {}
+    assert set(second["p_values"]) == {"bleu", "chrf"}
+    assert second["p_values"]["bleu"] == {result.test: result.p_value for result in expected if result.p_value}
+    assert second["p_values"]["bleu"]["randomisation"] < 0.05
+    log = [json.loads(line) for line in lines(reverse_run / "log.jsonl")]
+    start, end = log[0], next(event for event in log if event["event"] == "end")
+    assert first["parameters"] == start["parameters"]
+    assert first["minutes"] == pytest.approx(end["seconds"] / 60)
+    speeds = [event["tokens_per_second"] for event in log if event["event"] == "train"]
+    assert min(speeds) <= first["training_tokens_per_second"] <= max(speeds)
+    assert first["decoding_sentences_per_second"] > 0
+
+
+def test_the_table(s2s, reverse_run, worse_run):
+    done = s2s("compare", reverse_run, worse_run, "--samples", "40")
+    head, first, second, *below = done.lines
+    assert head.split()[:4] == ["run", "attention", "parameters", "bleu"]
+    assert head.split()[-4:] == ["tokens/s", "sentences/s", "minutes", "steps"]
+    assert first.split()[:3] == [str(reverse_run), "additive", "47,600"]
+    assert first.split()[5:7] == ["-", "-"]
+    assert float(second.split()[6]) < 0.05
+    assert below[0].startswith(f"p: of the difference to {reverse_run}")
+    assert [line.split()[:3] for line in below[1:]] == [["bleu", "of", "test:"], ["chrf", "of", "test:"]]
+
+
+def test_a_run_against_itself_is_no_better(s2s, reverse_run, tmp_path):
+    other = tmp_path / "same"
+    other.symlink_to(reverse_run)
+    done = s2s("compare", reverse_run, other, "--samples", "40", "--json")
+    assert json.loads(done.out)[1]["p_values"]["bleu"] == {"bootstrap": 1.0, "randomisation": 1.0}
+
+
+def test_what_is_missing_is_a_dash(s2s, reverse_run, tmp_path):
+    young = tmp_path / "young"
+    young.mkdir()
+    shutil.copy(reverse_run / "config.yaml", young)
+    done = s2s("compare", young, reverse_run)
+    assert done.code == 0, done.err
+    _, first, second, *below = done.lines
+    assert first.split() == [str(young), *["-"] * 14]
+    assert "additive" in second
+    assert f"{young} has no test.hyp and test.ref" in done.err
+    assert not any(line.startswith("p:") for line in below)
+    done = s2s("compare", young, reverse_run, "--split", "dev")
+    assert (done.code, "no run has scores of the split dev" in done.err) == (0, True)
+
+
+def test_other_references_are_refused(s2s, reverse_run, copy_run):
+    done = s2s("compare", reverse_run, copy_run)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert f"{copy_run}/test.ref:1: the references of test differ" in done.err
+
+
+def test_fewer_references_and_fewer_outputs_are_refused(s2s, reverse_run, worse_run):
+    references = lines(worse_run / "test.ref")
+    (worse_run / "test.hyp").write_text("".join(f"{line}\n" for line in references[:-1]), encoding="utf-8")
+    done = s2s("compare", reverse_run, worse_run)
+    assert (done.code, "expected 60 lines as in test.ref; found 59" in done.err) == (2, True)
+    (worse_run / "test.ref").write_text("".join(f"{line}\n" for line in references[:-1]), encoding="utf-8")
+    done = s2s("compare", reverse_run, worse_run)
+    assert (done.code, "found 59 lines, other ones from line 60 on" in done.err) == (2, True)
+
+
+def test_wrong_words(s2s, reverse_run, tmp_path):
+    for words, told in (
+        ((reverse_run,), "at least 2 run folders"),
+        ((reverse_run, tmp_path), "is no run folder"),
+        ((reverse_run, tmp_path / "none"), "is no run folder"),
+        ((reverse_run, reverse_run), "two systems have the same name"),
+        ((reverse_run, f"{reverse_run}/", "--samples", "3"), "at least 40"),
+    ):
+        done = s2s("compare", *words)
+        assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+        assert told in done.err
