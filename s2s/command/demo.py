@@ -27,33 +27,35 @@ def run(args: argparse.Namespace) -> int:
     from s2s.errors import DataError
     from s2s.text.corpus.debian_apt import NEED_NO_APT
 
+    words = [args.recipe, *args.overrides]
     try:
-        latest = _trained(args.recipe, args.overrides)
+        latest = _trained(words)
     except DataError as error:
         if error.hint != NEED_NO_APT:
             raise
         _say(str(error))
         _say("so this demo trains on the corpus `catalogs` (user-interface texts, by pip) instead.")
-        latest = _trained(args.recipe, [*args.overrides, *_FALLBACK])
-    _show(latest)
+        words += _FALLBACK
+        latest = _trained(words)
+    _show(latest, words)
     return 0
 
 
-def _trained(recipe: str, overrides: list[str]) -> Path:
-    """The newest finished run of a recipe; made if there is none."""
+def _trained(words: list[str]) -> Path:
+    """The newest finished run of a recipe with overrides; made by `s2s train` if there is none."""
     from s2s.app import compose
     from s2s.command import train
 
-    config = compose(recipe, overrides)
+    config = compose(words[0], words[1:])
     runs = Path(config.output) / config.name
     if found := _finished(runs):
-        _say(f"{found} is there already. To train again: {command()} train {shlex.join([recipe, *overrides])}")
+        _say(f"{found} is there already. To train again: {command()} train {shlex.join(words)}")
         return found
     limit = f" for {config.trainer.minutes:g} minutes" if config.trainer.minutes else ""
     _say(f"training {config.name}{limit}; Ctrl-C saves and stops")
     parser = argparse.ArgumentParser()
     train.add_arguments(parser)
-    train.run(parser.parse_args([recipe, *overrides]))
+    train.run(parser.parse_args(words))
     found = _finished(runs)
     assert found is not None
     return found
@@ -65,7 +67,7 @@ def _finished(runs: Path) -> Path | None:
     return reports[-1].parent if reports else None
 
 
-def _show(latest: Path) -> None:
+def _show(latest: Path, words: list[str]) -> None:
     from s2s.task.trained import load_trained
 
     trained = load_trained(latest)
@@ -85,15 +87,13 @@ def _show(latest: Path) -> None:
     ):
         if (folder / name).exists():
             print(f"  {shown / name!s:<{len(str(shown)) + 12}}  {what}")
-    recipe, s2s = trained.config.name, command()
-    if recipe == _FALLBACK[-1].removeprefix("name="):
-        recipe = shlex.join(["translate/debian-en-de", *_FALLBACK])
+    shell = command()
     print("\nwhat to try next:")
     for line, what in (
-        (f'echo "a text editor for programmers" | {s2s} translate {latest}', "your own text"),
-        (f"{s2s} train {recipe} attention=general", "another attention, one word apart"),
-        (f"{s2s} compare {shown} {latest}", "then this: both in one table"),
-        (f"{s2s} list", "all recipes, attentions and corpora"),
+        (f'echo "a text editor for programmers" | {shell} translate {latest}', "your own text"),
+        (f"{shell} train {shlex.join(words)} attention=general", "another attention, one word apart"),
+        (f"{shell} compare {shown} {latest}", "then this: both in one table"),
+        (f"{shell} list", "all recipes, attentions and corpora"),
     ):
         print(f"  {line}    # {what}")
 

@@ -46,7 +46,7 @@ def test_it_trains_shows_and_the_second_call_uses_what_is_there(elsewhere, capfd
     assert reference.split()[0] in shown
     assert "test: bleu " in shown
     for name in ("report.html", "attention", "scores.json", "model"):
-        assert f"runs/teach/copy/{runs[0]}/{name}  " in shown
+        assert f"  runs/teach/copy/{runs[0]}/{name}  " in shown
         assert (elsewhere / "runs/teach/copy" / runs[0] / name).exists()
     for told in (
         "translate runs/teach/copy/latest",

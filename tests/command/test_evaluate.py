@@ -29,7 +29,7 @@ def test_json_and_another_split(s2s, reverse_run):
 
 
 def test_another_search_changes_the_outputs(s2s, reverse_run, tmp_path):
-    done = s2s("eval", reverse_run, "--max-length", "2", "-o", tmp_path / "out.txt")
+    done = s2s("eval", reverse_run, "--beam", "1", "--max-length", "2", "-o", tmp_path / "out.txt")
     assert done.code == 0
     assert all(len(line.split()) <= 2 for line in (tmp_path / "out.txt").read_text(encoding="utf-8").split("\n"))
     assert "unfinished" in done.err

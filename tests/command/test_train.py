@@ -62,7 +62,8 @@ def parallel(tmp_path):
     return make
 
 
-PAIRS = [(f"one {word} here", f"ein {word} hier") for word in "ba be bi bo bu da de di do du".split()]
+WORDS = ("ba", "be", "bi", "bo", "bu", "da", "de", "di", "do", "du")
+PAIRS = [(f"one {word} here", f"ein {word} hier") for word in WORDS]
 
 
 # ---- configs
