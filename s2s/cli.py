@@ -60,8 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given or given[0] not in COMMANDS:
         parser().parse_args(given)  # shows help or version, or refuses the command
     command, *rest = given
-    # intermixed: options may stand between words (s2s train RECIPE -m KEY=VALUE)
-    args = command_parser(command).parse_intermixed_args(rest)
+    made = command_parser(command)
+    if {"-h", "--help"} & set(rest):
+        made.parse_args(rest)
+    # intermixed: options may stand between words (s2s train RECIPE -m KEY=VALUE); its help would lack their defaults
+    args = made.parse_intermixed_args(rest)
     try:
         code: int = importlib.import_module(f"s2s.command.{COMMANDS[command][0]}").run(args)
         sys.stdout.flush()

@@ -48,12 +48,9 @@ def test_it_trains_shows_and_the_second_call_uses_what_is_there(elsewhere, capfd
     for name in ("report.html", "attention", "scores.json", "model"):
         assert f"  runs/teach/copy/{runs[0]}/{name}  " in shown
         assert (elsewhere / "runs/teach/copy" / runs[0] / name).exists()
-    for told in (
-        "translate runs/teach/copy/latest",
-        "train teach/copy attention=general",
-        f"runs/teach/copy/{runs[0]} ",
-    ):
-        assert told in shown
+    assert "translate runs/teach/copy/latest" in shown
+    assert f"train teach/copy {' '.join(SMALL)} attention=general" in shown
+    assert f"compare runs/teach/copy/{runs[0]} runs/teach/copy/latest" in shown
 
 
 def test_what_stands_in_a_corpus_is_no_markup(elsewhere, capfd):
