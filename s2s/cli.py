@@ -67,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = made.parse_intermixed_args(rest)
     try:
         code: int = importlib.import_module(f"s2s.command.{COMMANDS[command][0]}").run(args)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by the shell (>&-)
+            sys.stdout.flush()
         return code
     except BrokenPipeError:
         # the reader went away (`| head`): what is still buffered must not raise again at exit

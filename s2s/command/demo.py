@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from s2s.task.trained import Trained
 
+_RECIPE = "translate/debian-en-de"
 _FALLBACK = ["corpus=catalogs", "corpus.max_words=15", "name=translate/catalogs-en-de"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `s2s demo`."""
-    parser.add_argument("recipe", nargs="?", default="translate/debian-en-de", metavar="RECIPE", help="(%(default)s)")
+    parser.add_argument("recipe", nargs="?", default=_RECIPE, metavar="RECIPE", help=f"what to train ({_RECIPE})")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="changes, such as trainer.minutes=1")
 
 

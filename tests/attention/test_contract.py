@@ -113,7 +113,8 @@ def test_padding_columns_change_nothing(case):
 def test_a_fully_masked_row_gives_zeros_and_never_nan(case):
     module = made(case).train()
     query, encoded = drawn(case, batch=3, lengths=[LENGTH, 0, 2])
-    context, weights, found = gradients(module, lambda q, e: attend(module, q, e), query, encoded)
+    with torch.autograd.set_detect_anomaly(True):  # a NaN on the way is an error, though it be hidden later
+        context, weights, found = gradients(module, lambda q, e: attend(module, q, e), query, encoded)
     assert not context[1].any()
     assert weights is None or not weights[1].any()
     assert not found[0][1].any()

@@ -146,6 +146,18 @@ def test_residual_is_for_layers_above_the_first(cell, style, feed):
     assert not torch.allclose(features(2, False), features(2, True))
 
 
+@pytest.mark.parametrize("style, feed", [style for style in STYLES if style[0] == "luong"])
+def test_residual_adds_what_dropout_has_not_touched(style, feed):
+    """With everything dropped, a lower layer reaches the query past the dropout or not at all."""
+    given, features = batch(), []
+    for residual in (False, True):
+        model = tiny(style=style, input_feed=feed, layers=2, residual=residual)
+        model.encoder.residual = False
+        model.decoder.dropout = nn.Threshold(torch.inf, 0.0)
+        features.append(model(given).features)
+    assert not torch.allclose(*features)
+
+
 def test_input_feeding_and_style_are_other_functions():
     given = batch()
     outputs = [tiny(style=style, input_feed=feed)(given) for style, feed in STYLES]

@@ -101,6 +101,17 @@ def test_residual_adds_the_input_where_widths_agree(cell):
     torch.testing.assert_close(residual(embedded(), LENGTHS).states, (first + second) * mask.unsqueeze(-1))
 
 
+def test_residual_adds_what_dropout_has_not_touched():
+    encoder, lower = (made(width=4, bidirectional=False, layers=layers, residual=True) for layers in (2, 1))
+    lower.load_state_dict({k: v for k, v in encoder.state_dict().items() if ".1." not in k})
+    encoder.dropout = torch.nn.Threshold(torch.inf, 0.0)  # everything is dropped
+    layer, nothing = encoder.forward_layers[1], torch.zeros(3, 6, 4).double()
+    alone, _ = layer.sequence(nothing, layer.zeros(nothing))
+    mask = torch.arange(6) < LENGTHS.unsqueeze(1)
+    expected = (lower(embedded(), LENGTHS).states + alone) * mask.unsqueeze(-1)
+    torch.testing.assert_close(encoder(embedded(), LENGTHS).states, expected)
+
+
 def test_dropout_lies_between_layers_and_only_in_training():
     one, two, inputs = made(layers=1, dropout=0.5).train(), made(layers=2, dropout=0.5), embedded()
     assert torch.equal(one(inputs, LENGTHS).states, one(inputs, LENGTHS).states)

@@ -72,6 +72,12 @@ def test_no_batch_of_any_epoch_is_larger_than_the_largest(plan, epoch):
     assert max(map(size, plan.epoch(epoch))) <= size(plan.largest())
 
 
+def test_the_largest_batch_is_that_with_padding():
+    plan = BatchPlan([(1, 1), (1, 1), (1, 1), (17, 1)], 24, pad_multiple=8)
+    assert plan.epoch(0, shuffle=False) == [(0, 1, 2), (3,)]
+    assert plan.largest() == (0, 1, 2)  # 3 rows of 8 + 8, beside one of 24 + 8
+
+
 def test_epochs_and_seeds_differ():
     plan = BatchPlan(random_lengths(300), 200, seed=5)
     epochs = [plan.epoch(number) for number in range(3)]
