@@ -162,6 +162,10 @@ def _resume(run: Run, last: Path, prepared: Prepared, folder: Path, display: Pro
     if position.finished and longer and patient:
         position.finished = ""  # the limit was raised
     display.note(f"going on from step {position.step}")
+    before = groups_meta["config"]["trainer"]
+    moved = any(before.get(limit) != getattr(trainer, limit) for limit in ("steps", "epochs", "minutes"))
+    if moved and run.optim.schedule in ("cosine", "linear"):
+        display.note("the limit has changed, and the learning rate now falls towards the new one, from here on")
 
 
 def _languages(corpus: Corpus) -> tuple[str, str]:

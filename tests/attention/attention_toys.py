@@ -99,7 +99,7 @@ def _scaled_dot(module, q, k, j):
 
 
 def _general(module, q, k, j):
-    return sum(q[i] * module.score.weight[i, l] * k[l] for i in range(len(q)) for l in range(len(k)))
+    return sum(q[i] * module.score.weight[i, n] * k[n] for i in range(len(q)) for n in range(len(k)))
 
 
 def _location(module, q, k, j):

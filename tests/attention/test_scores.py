@@ -92,7 +92,7 @@ def test_additive_normed_by_hand():
         energies.append(score.gain.item() * (score.vector @ inner).item() / length)
     torch.testing.assert_close(attend(module, query, encoded)[1][0, 0], torch.softmax(torch.tensor(energies), 0))
     fresh = build("additive_normed", query_size=3, memory_size=5, size=16).score
-    assert float(fresh.gain) == pytest.approx(1 / 4)
+    assert fresh.gain.item() == pytest.approx(1 / 4)
     # only the direction of the vector counts
     before = attend(module, query, encoded)[1]
     score.vector.data.mul_(7)
@@ -216,9 +216,9 @@ def test_wrong_widths_are_refused(name, sizes):
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
-    with pytest.raises(ConfigError, match="unknown attention `aditive`.*Did you mean `additive`"):
+    with pytest.raises(ConfigError, match=r"unknown attention `aditive`.*Did you mean `additive`"):
         build("aditive", query_size=5, memory_size=5)
-    with pytest.raises(ConfigError, match="unknown attention `xyzzy`.*one of additive"):
+    with pytest.raises(ConfigError, match=r"unknown attention `xyzzy`.*one of additive"):
         build("xyzzy", query_size=5, memory_size=5)
 
 

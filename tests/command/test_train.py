@@ -280,6 +280,7 @@ def test_what_is_learned_may_not_change_and_how_long_may(s2s, reverse_run, tmp_p
     done = s2s("train", "--resume", run, "trainer.steps=165")
     assert (done.code, done.out) == (0, f"{run}\n")
     assert "going on from step 160" in done.err
+    assert "the learning rate now falls towards the new one" in done.err
     assert events(run, "end")[-1]["step"] == 165
     assert len(events(run, "end")) == len(events(run, "test")) == 1
     assert "steps: 165" in (run / "config.yaml").read_text(encoding="utf-8")
