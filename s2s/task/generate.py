@@ -72,6 +72,7 @@ class _Part:
     flags: set[str] = field(default_factory=set)
     request: Request = Request("")
     outputs: list[Hypothesis] = field(default_factory=list)
+    error: str | None = None  # why its constraints can't be met at all
 
 
 class Generator:
@@ -172,6 +173,10 @@ class Generator:
             steps.append(step)
             states.append(state)
         constraints = [self._constraints(part.request) for part in parts]
+        for part, wanted, length in zip(parts, constraints, lengths.tolist(), strict=True):
+            if wanted is not None:
+                impossible = wanted.problems(self.config.limit(length), self.models[0].target.size)
+                part.error = "; ".join(impossible) or None
         found = search(
             steps[0] if len(steps) == 1 else ensemble(steps),
             states[0] if len(steps) == 1 else tuple(states),
@@ -237,4 +242,5 @@ class Generator:
             source_pieces=tuple(piece for part in parts for piece in source.pieces([*part.ids, EOS])),
             alignment=None if weights is None else tuple(tuple(row) for row in weights.tolist()),
             flags=tuple(sorted(flags)),
+            error=next((part.error for part in parts if part.error), None),
         )

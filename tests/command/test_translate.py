@@ -398,6 +398,7 @@ def test_an_impossible_constraint_concerns_its_line_only(s2s, reverse_run, sourc
     records = [{"text": source, **more} for source, more in zip(sources, [*impossible, {}], strict=False)]
     found = jsonl(s2s("translate", reverse_run, "--format", "jsonl", stdin=as_lines(map(json.dumps, records))))
     assert ["constraint_unmet" in record["flags"] for record in found] == [True, True, True, False]
+    assert ["error" in record for record in found] == [True, True, True, False]  # which says why
     assert found[3]["output"] == plain[3]
     done = s2s("translate", reverse_run, "--constraint", "zzz", stdin=as_lines(sources[:2]))
     assert (done.code, len(done.lines)) == (0, 2)

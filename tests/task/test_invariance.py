@@ -26,9 +26,11 @@ DECODERS = {
     "bahdanau": ["decoder.style=bahdanau"],
     "gru_two_layers": ["decoder=gru", "encoder=gru", "decoder.layers=2", "encoder.layers=2", "decoder.residual=true"],
 }
-CASES = [(name, "at_once") for name in names()] + [("additive", decoder) for decoder in DECODERS] + [
-    (name, "feed") for name in ("none", "location", "general")
-]
+CASES = (
+    [(name, "at_once") for name in names()]
+    + [("additive", decoder) for decoder in DECODERS]
+    + [(name, "feed") for name in ("none", "location", "general")]
+)
 
 
 @functools.cache
