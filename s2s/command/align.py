@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         text.check_output(args.output, *inputs)
     pairs = _pairs(args)
     gold = None if args.gold is None else _gold(args, pairs)
-    model = load(args.model, device=args.device)
+    model = load(args.model, device=args.device, plugins=args.plugin)
     found: list[Links] = []
     aligned = align(model.trained[0], pairs, batch_size=args.batch_size, method=args.method, threshold=args.threshold)
     if args.plot is not None:

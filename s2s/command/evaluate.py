@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     text.set_threads(args)
     if args.output is not None:
         text.check_output(args.output)
-    model = load(args.model, device=args.device)
+    model = load(args.model, device=args.device, plugins=args.plugin)
     generator = model.generator(batch_size=args.batch_size, **text.search_changes(args))
     config = model.trained[0].config
     corpus = load_corpus(config)

@@ -25,6 +25,9 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="sentences decoded together (64)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of a process (all cores)")
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="MODULE", help="that the model was trained with"
+    )
 
 
 def add_text_arguments(parser: argparse.ArgumentParser) -> None:

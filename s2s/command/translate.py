@@ -32,6 +32,8 @@ def run(args: argparse.Namespace) -> int:
         **text.search_changes(args),
     }
     text.set_threads(args)
-    results = generate(models, text.read_requests(args), settings, device=args.device, workers=args.workers)
+    results = generate(
+        models, text.read_requests(args), settings, device=args.device, workers=args.workers, plugins=args.plugin
+    )
     text.write_results(results, args)
     return 0

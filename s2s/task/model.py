@@ -89,6 +89,9 @@ class Model:
         return made[0] if single else made
 
 
-def load(path: str | Path, *more: str | Path, device: str = "auto") -> Model:
-    """The model in a run folder or bundle folder; several folders make an ensemble. Raises BundleError."""
-    return Model([load_trained(one, device=device) for one in (path, *more)])
+def load(path: str | Path, *more: str | Path, device: str = "auto", plugins: Sequence[str] = ()) -> Model:
+    """The model in a run folder or bundle folder; several folders make an ensemble. Raises BundleError.
+
+    plugins: modules of yours that hold builders which the model was trained with.
+    """
+    return Model([load_trained(one, device=device, plugins=plugins) for one in (path, *more)])

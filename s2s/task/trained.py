@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,15 +73,17 @@ def save_trained(folder: Path, trained: Trained, *, training: Mapping[str, Any],
     bundle.save(folder, config=config, tensors=tensors, files=files, card=card)
 
 
-def load_trained(path: str | Path, *, device: str = "auto") -> Trained:
-    """The model in a run folder or bundle folder. Raises BundleError for whatever is wrong with it."""
+def load_trained(path: str | Path, *, device: str = "auto", plugins: Sequence[str] = ()) -> Trained:
+    """The model in a run folder or bundle folder. Raises BundleError for whatever is wrong with it.
+
+    plugins: modules of the user whose builders the model may name; nothing that a bundle names is imported otherwise.
+    """
     place = pick_device(device)
     folder = bundle.resolve(path)
     read = bundle.read(folder)
     where = str(folder / "config.json")
     try:
         known = {field.name for field in dataclasses.fields(Config)}
-        plugins = _no_plugins(read.config, where)
         config = from_plain({key: value for key, value in read.config.items() if key in known}, plugins=plugins)
     except S2SError as error:
         raise BundleError(str(error), where=where) from error
@@ -105,8 +107,3 @@ def load_trained(path: str | Path, *, device: str = "auto") -> Trained:
             parameter.copy_(read.tensors[name])
     model.requires_grad_(False).eval().to(place)
     return Trained(model, source, target, config, (languages[0], languages[1]))
-
-
-def _no_plugins(config: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """Bundles name no code: a builder of a plug-in must be imported by the user first."""
-    return ()

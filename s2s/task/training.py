@@ -214,7 +214,10 @@ def _keeper(trained: Trained, run: Run, folder: Path, corpus: Corpus) -> Callabl
 
 def finish(folder: Path, config: Config, config_text: str, prepared: Prepared, log: RunLog, *, seconds: float) -> None:
     """Score the best model on the test splits and write scores.json, samples, pictures and report.html."""
-    trained = load_trained(folder / "model", device=config.device)
+    # the user named these modules when the run began
+    nodes = (config.corpus, config.text, config.encoder, config.decoder, config.attention)
+    plugins = [node.name.rpartition(".")[0] for node in nodes if "." in node.name]
+    trained = load_trained(folder / "model", device=config.device, plugins=plugins)
     corpus = prepared.corpus
     evaluations: dict[str, Evaluation] = {}
     for split in config.task.eval_splits:

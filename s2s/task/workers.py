@@ -31,23 +31,30 @@ def generate(
     *,
     device: str = "auto",
     workers: int = 1,
+    plugins: Sequence[str] = (),
 ) -> Iterator[Result]:
     """Results in the order of the requests. settings: of `Model.generator`. Raises what loading and decoding raise."""
     if workers < 1:
         raise UsageError("--workers is out of range", expected="at least 1", found=str(workers))
-    made = load(models[0], *models[1:], device=device).generator(**settings)  # errors show before a process is started
+    # errors show before a process is started
+    made = load(models[0], *models[1:], device=device, plugins=plugins).generator(**settings)
     if workers == 1:
         return made.stream(requests)
-    return _parallel(models, requests, dict(settings), device, workers)
+    return _parallel(models, requests, dict(settings), device, workers, tuple(plugins))
 
 
 def _parallel(
-    models: Sequence[str], requests: Iterable[Request], settings: dict[str, Any], device: str, workers: int
+    models: Sequence[str],
+    requests: Iterable[Request],
+    settings: dict[str, Any],
+    device: str,
+    workers: int,
+    plugins: tuple[str, ...],
 ) -> Iterator[Result]:
     source, done = iter(requests), 0
     pending: deque[Future[list[Result]]] = deque()
     context = multiprocessing.get_context("spawn")  # a forked torch can hang
-    with ProcessPoolExecutor(workers, context, _start, (list(models), settings, device)) as pool:
+    with ProcessPoolExecutor(workers, context, _start, (list(models), settings, device, plugins)) as pool:
         try:
             while True:
                 while len(pending) < 2 * workers and (share := list(islice(source, SHARE))):
@@ -76,13 +83,13 @@ def _interrupts_stay_here() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _start(models: list[str], settings: dict[str, Any], device: str) -> None:
+def _start(models: list[str], settings: dict[str, Any], device: str, plugins: tuple[str, ...]) -> None:
     global _generator
     import torch
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    _generator = load(models[0], *models[1:], device=device).generator(**settings)
+    _generator = load(models[0], *models[1:], device=device, plugins=plugins).generator(**settings)
 
 
 def _end_with_parent() -> None:
