@@ -14,8 +14,7 @@ class Embedding(nn.Embedding):
     """An embedding scaled by the root of its width (Vaswani et al. 2017, arXiv 1706.03762, section 3.4).
 
     Its weight is drawn with standard deviation 1/sqrt(width), which suits an output layer that shares it; scaled, its
-    vectors have unit entries, which suits a recurrent layer. Without the scale a shared weight learns several times
-    slower.
+    vectors have unit entries, which suits a recurrent layer.
     """
 
     def __init__(self, size: int, width: int) -> None:
