@@ -29,6 +29,8 @@ def run(args: argparse.Namespace) -> int:
     from s2s.text.corpus.debian_apt import NEED_NO_APT
 
     words = [args.recipe, *args.overrides]
+    if "=" in args.recipe:  # the recipe was left out: this is a change of the default one
+        words = [_RECIPE, *words]
     try:
         latest = _trained(words)
     except DataError as error:
