@@ -58,7 +58,7 @@ class Position:
     epoch: int = 0
     batch: int = 0  # batches of the epoch that are done
     tokens: int = 0  # target tokens trained on, padding never counted
-    seconds: float = 0.0  # of training, validation included, over all sessions
+    seconds: float = 0.0  # of training by `trainer.clock`, validation included, over all sessions
     training_seconds: float = 0.0  # the same without validation and saving
     loss_sum: float = 0.0  # over the target tokens since the last log line, with nll_sum
     nll_sum: float = 0.0
@@ -159,7 +159,7 @@ def fit(
     position, trainer = run.position, run.trainer
     minutes = None if trainer.minutes is None else max(0.0, trainer.minutes - position.seconds / 60)
     display.start("training", total=trainer.steps, minutes=minutes, done=position.step)
-    clock = _Clock(position)
+    clock = _Clock(position, trainer.clock)
     begun = position.step
     try:
         with stop_request() as stop:
@@ -193,13 +193,14 @@ def fit(
 class _Clock:
     """Seconds of a run over all its sessions, and where its speed was last logged."""
 
-    def __init__(self, position: Position) -> None:
-        self.position, self.mark = position, time.monotonic()
+    def __init__(self, position: Position, kind: str) -> None:
+        self.read = time.process_time if kind == "cpu" else time.monotonic
+        self.position, self.mark = position, self.read()
         self.logged = (position.tokens, position.training_seconds)
 
     def stop(self, training: bool = False) -> None:
         """Take in the time since the last call."""
-        now = time.monotonic()
+        now = self.read()
         self.position.seconds += now - self.mark
         self.position.training_seconds += (now - self.mark) if training else 0.0
         self.mark = now

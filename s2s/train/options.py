@@ -31,7 +31,8 @@ class TrainerConfig:
 
     steps: int | None = None  # updates
     epochs: float | None = None  # passes over the training split
-    minutes: float | None = None  # of wall time; lr follows the clock, so resuming is exact only without it
+    minutes: float | None = None  # by the clock; lr follows it, so resuming is exact only without this limit
+    clock: Literal["wall", "cpu"] = "wall"  # cpu: time of this process on all cores, fair on a machine with other work
     batch_tokens: int = 1200  # target tokens a batch, padding not counted
     accumulate: int = 1  # batches an update
     pad_multiple: int = 1  # lengths are padded to a multiple of this

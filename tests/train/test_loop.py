@@ -29,10 +29,12 @@ def test_a_limit_in_epochs(tmp_path):
     assert position.step == math.ceil(count / 2)
 
 
-def test_a_limit_in_minutes(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("clock", "function"), [("wall", "monotonic"), ("cpu", "process_time")])
+def test_a_limit_in_minutes(tmp_path, monkeypatch, clock, function):
     now = [0.0]
-    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
-    trainer = dataclasses.replace(TRAINER, steps=None, minutes=1.0, validate_every=None, validate_minutes=0.4)
+    monkeypatch.setattr(loop.time, function, lambda: now[0])
+    limit = {"minutes": 1.0, "clock": clock, "validate_every": None, "validate_minutes": 0.4}
+    trainer = dataclasses.replace(TRAINER, steps=None, **limit)
     one = Session(tmp_path, trainer=trainer)
     fetch = one.data.fetch
 
