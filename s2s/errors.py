@@ -39,6 +39,10 @@ class RunError(S2SError):
     """Something failed while running: a diverged loss, a full disk. Exit code 1."""
 
 
+class NonFiniteError(RunError):
+    """A tensor holds NaN or infinity. Training skips such a step; elsewhere it ends the run. Exit code 1."""
+
+
 class UsageError(S2SError):
     """A wrong command line or call. Exit code 2."""
 

@@ -33,6 +33,7 @@ MODULES = {
     "encoder": "s2s.model",
     "decoder": "s2s.model",
     "attention": "s2s.attention",
+    "self_attention": "s2s.attention.self_attention",
 }
 
 # Names that people type, by group.
@@ -43,6 +44,8 @@ ALIASES: dict[str, dict[str, str]] = {
         "luong": "general",
         "multiplicative": "general",
         "global": "general",
+        "local": "local_p",
+        "transformer": "multihead",
     }
 }
 
@@ -63,7 +66,8 @@ class BuilderNode:
 
     def build(self, *sizes: Any) -> Any:
         """Call the builder with what is known only at run time, and the options."""
-        return _function(self.target)(*sizes, **self.options)
+        function = _function(self.target)
+        return function(*sizes, **_grouped(function, self.options))
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,7 @@ def targets(group: str) -> dict[str, str]:
 
 
 def builder(group: str, name: str, options: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """The function of a choice of a group, and the options checked against its signature.
+    """The function of a choice of a group, and its keyword arguments: the options checked against its signature.
 
     Raises ConfigError for an unknown name or option, with the nearest one, and for a value of the wrong type.
     """
@@ -146,13 +150,55 @@ def builder(group: str, name: str, options: Mapping[str, Any]) -> tuple[Callable
     target = str(group_file(group, canonical(group, name)).get("_target_", ""))
     node = reader.bind(target.rpartition(".")[2], target, options, group)
     reader.raise_problems()
-    return _function(target), node.options
+    function = _function(target)
+    return function, _grouped(function, node.options)
 
 
 def _function(target: str) -> Callable[..., Any]:
     module, _, name = target.rpartition(".")
     function: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return function
+
+
+def _accepted(function: Callable[..., Any]) -> dict[str, tuple[Any, Any, str | None]]:
+    """A builder's options: (type, default, parameter that holds it).
+
+    They are its keyword-only parameters; one that takes a frozen dataclass stands for the fields of it, with the values
+    of the parameter's default, so that options which many builders share are written once.
+    """
+    hints = typing.get_type_hints(function)
+    found: dict[str, tuple[Any, Any, str | None]] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            continue
+        hint = hints.get(name, Any)
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            kinds = typing.get_type_hints(hint)
+            for field in dataclasses.fields(hint):
+                found[field.name] = (kinds[field.name], getattr(parameter.default, field.name), name)
+        else:
+            default = MISSING if parameter.default is inspect.Parameter.empty else parameter.default
+            found[name] = (hint, default, None)
+    return found
+
+
+def options_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """A builder's options with their defaults; MISSING where there is none."""
+    return {name: default for name, (_, default, _) in _accepted(function).items()}
+
+
+def _grouped(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat options as the keyword arguments of a builder. Raises what a dataclass of options refuses."""
+    accepted, hints = _accepted(function), typing.get_type_hints(function)
+    arguments: dict[str, Any] = {}
+    for option, value in options.items():
+        holder = accepted[option][2]
+        if holder is None:
+            arguments[option] = value
+        else:
+            arguments.setdefault(holder, {})[option] = value
+    holders = {holder for _, _, holder in accepted.values() if holder is not None}
+    return {name: hints[name](**value) if name in holders else value for name, value in arguments.items()}
 
 
 def _expected(kind: Any) -> str:
@@ -259,7 +305,7 @@ class Reader:
                 values[field.name] = self.value(given.pop(field.name), hint, key)
             elif required:
                 self.value(MISSING if hint is not BuilderNode else None, hint, key)
-            elif dataclasses.is_dataclass(hint):
+            elif dataclasses.is_dataclass(hint) and hint is not BuilderNode:
                 values[field.name] = self.fields({}, typing.cast(type, hint), key)
             self._known.add(key)
         for name, value in given.items():
@@ -317,20 +363,13 @@ class Reader:
 
     def bind(self, name: str, target: str, options: Mapping[str, Any], path: str) -> BuilderNode:
         """Check options against the keyword-only parameters of a builder; those not given take their defaults."""
-        function = _function(target)
-        hints = typing.get_type_hints(function)
-        accepted = {
-            parameter.name: parameter
-            for parameter in inspect.signature(function).parameters.values()
-            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-        }
+        accepted = _accepted(_function(target))
         bound = {}
-        for option, parameter in accepted.items():
+        for option, (kind, default, _) in accepted.items():
             key = f"{path}.{option}"
-            default = MISSING if parameter.default is inspect.Parameter.empty else parameter.default
             self._known.add(key)
             if option in options or default == MISSING:
-                bound[option] = self.value(options.get(option, default), hints.get(option, Any), key)
+                bound[option] = self.value(options.get(option, default), kind, key)
             else:
                 bound[option] = default
         for option in options:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2s import app, config, paths, registry
+from s2s.attention import Options
 from s2s.errors import ConfigError
 
 
@@ -83,7 +84,7 @@ def test_options_are_kept_in_full_so_that_later_defaults_change_nothing(base):
         ("trainer.lr", 3, "unknown key `trainer.lr`; did you mean `optim.lr`?"),
         ("sede", 3, "unknown key `sede`; did you mean `seed`?"),
         ("attention.sizes", 3, "unknown key `attention.sizes`; did you mean `attention.size`?"),
-        ("attention.window", 3, "unknown key `attention.window`; attention=additive has size, dropout"),
+        ("attention.window", 3, "unknown key `attention.window`; attention=additive has size, heads, kv"),
         ("attention.name", "adittive", "did you mean `additive`?"),
         ("attention.name", "s2s.attention.additive", "no builder of s2s"),
         ("attention.name", "os.system", "no builder of s2s"),
@@ -202,8 +203,8 @@ def test_an_impossible_combination_is_the_one_problem_found(base, changes, words
 @pytest.mark.parametrize(
     "overrides, words",
     [
-        (["attention=dot", "encoder.width=32"], "attention=general takes any"),
-        (["attention=scaled_dot", "encoder.width=32"], "`decoder.width` (64)"),
+        (["attention=dot", "encoder.width=32"], "take attention=general"),
+        (["attention=scaled_dot", "encoder.width=32"], "as wide as the keys (32); found 64"),
         (["attention=location", "attention.max_source=100"], "`attention.max_source`"),
         (["attention=none", "search.coverage_penalty=1"], "coverage_penalty"),
     ],
@@ -252,13 +253,15 @@ BASE = app.compose("teach/copy")
 
 def test_a_builder_node_builds(base):
     attention = base.attention.build(8, 6)
-    assert type(attention).__name__ == "SoftAttention"
+    assert type(attention).__name__ == "ScoredAttention"
 
 
 def test_builder_for_attention_takes_aliases_and_checks_options():
     function, values = registry.builder("attention", "bahdanau", {"size": 4})
     assert function.__name__ == "additive"
-    assert values == {"size": 4, "dropout": 0.0}
+    assert values == {"size": 4, "options": Options()}
+    _, values = registry.builder("attention", "multihead", {"heads": 2, "dropout": 0.5})
+    assert values == {"score": "scaled_dot", "options": Options(heads=2, kv="project", dropout=0.5)}
     with pytest.raises(ConfigError, match=r"unknown attention `adittive`.*Did you mean `additive`"):
         registry.builder("attention", "adittive", {})
     with pytest.raises(ConfigError, match=r"`attention.siz`; did you mean `attention.size`"):

@@ -9,27 +9,25 @@ from __future__ import annotations
 from typing import Any
 
 from s2s.attention.base import Attention
-from s2s.attention.builders import (
-    additive,
-    additive_normed,
-    concat,
-    dot,
-    general,
-    location,
-    none,
-    scaled_dot,
-)
+from s2s.attention.multihead import multihead
+from s2s.attention.options import Options, whole
+from s2s.attention.soft import additive, additive_normed, concat, dot, general, location, none, scaled_dot
+from s2s.attention.split import key_value, key_value_predict
 from s2s.registry import builder, group_defaults, group_names
 
 __all__ = [
     "Attention",
+    "Options",
     "additive",
     "additive_normed",
     "build",
     "concat",
     "dot",
     "general",
+    "key_value",
+    "key_value_predict",
     "location",
+    "multihead",
     "names",
     "none",
     "scaled_dot",
@@ -48,5 +46,5 @@ def build(name: str, *, query_size: int, memory_size: int, **options: Any) -> At
     unknown name (with the nearest one), an unknown option or a value out of range.
     """
     function, values = builder("attention", name, {**group_defaults("attention", name), **options})
-    made: Attention = function(query_size, memory_size, **values)
+    made: Attention = function(whole("query_size", query_size), whole("memory_size", memory_size), **values)
     return made

@@ -72,6 +72,25 @@ def additive_energies(query: Tensor, keys: Tensor, vector: Tensor) -> Tensor:
     return _AdditiveEnergies.apply(query, keys.to(query.dtype), vector)  # type: ignore[no-any-return, no-untyped-call]
 
 
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, T, H d) to (B, H, T, d): each head takes its slice of the width."""
+    if heads == 1:
+        return x.unsqueeze(1)
+    return x.view(*x.shape[:2], heads, x.size(2) // heads).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """(B, H, T, d) to (B, T, H d)."""
+    return x.squeeze(1) if x.size(1) == 1 else x.transpose(1, 2).flatten(2)
+
+
+def lengths_of(mask: Tensor) -> Tensor:
+    """How far the real positions of a mask (B, S) reach: (B,) int64, the place after the last; 0 for an empty row."""
+    places = torch.arange(1, mask.size(1) + 1, device=mask.device)
+    return (mask * places).amax(1) if mask.size(1) else mask.sum(1)
+
+
 def weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
-    """Context c_i = sum_j a_ij v_j. weights: (B, T, S); values: (B, S, V). Returns (B, T, V)."""
-    return torch.bmm(weights, values)
+    """Context c_i = sum_j a_ij v_j. weights: (B, H, T, S); values: (B, H, S, V). Returns (B, H, T, V)."""
+    contexts = torch.bmm(weights.flatten(0, 1), values.flatten(0, 1))
+    return contexts.view(*weights.shape[:2], *contexts.shape[1:])

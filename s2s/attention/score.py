@@ -1,35 +1,54 @@
-"""Scores: how well a query fits a key. Stateless and parallel over T.
+"""Scores: how well a query fits a key. Stateless, parallel over T, with any number of heads.
 
-A score projects the encoder's states once a source (`keys`) and then compares queries with them (`forward`).
+A score projects the encoder's states once a source (`keys`) and then compares queries with them (`forward`). Heads split
+the total width of what is compared.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from s2s.attention.functional import additive_energies
+from s2s.attention.functional import additive_energies, split_heads
 from s2s.errors import ConfigError
 from s2s.gather import linear
 
+ScoreName = Literal["additive", "additive_normed", "concat", "dot", "scaled_dot", "general"]
 
-def _uniform(*shape: int, fan: int) -> nn.Parameter:
+
+def uniform(*shape: int, fan: int) -> nn.Parameter:
     """A weight drawn from U(-1/sqrt(fan), 1/sqrt(fan)), as torch's own linear layers."""
     bound = 1 / math.sqrt(fan)
     return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
 
 
+def check_heads(heads: int, width: int, what: str) -> int:
+    """heads, if they divide the width. Raises ConfigError."""
+    if width % heads:
+        divisors = [number for number in range(1, min(width, 64) + 1) if width % number == 0]
+        raise ConfigError(
+            f"the heads share {what} evenly",
+            where="attention.heads",
+            expected=f"a divisor of {width} ({', '.join(map(str, divisors))})",
+            found=str(heads),
+        )
+    return heads
+
+
 class Score(nn.Module):
     """Base of all scores."""
 
+    heads = 1
+
     def keys(self, states: Tensor) -> Tensor:
-        """What is kept of the source: states (B, S, D) to keys (B, S, K)."""
-        return states
+        """What is kept of the source: states (B, S, D) to keys (B, H, S, K)."""
+        return split_heads(states, self.heads)
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
-        """Energies (B, T, S) of query (B, T, Q) and keys (B, S, K)."""
+        """Energies (B, H, T, S) of query (B, T, Q) and keys (B, H, S, K)."""
         raise NotImplementedError
 
     def reachable(self, mask: Tensor) -> Tensor:
@@ -42,63 +61,73 @@ class AdditiveScore(Score):
 
     Without b it is Luong's `concat`, whose one matrix is [W | U] (arXiv 1508.04025, eq. 8).
     normed: e = g v . tanh(...) / |v| with g starting at 1/sqrt(A), Raffel et al. 2017, arXiv 1704.00784, eq. 16. Its
-    scalar offset r is left out: a softmax doesn't see it.
+    scalar offset r belongs to who needs it: a softmax doesn't see it.
     """
 
     def __init__(
-        self, query_size: int, memory_size: int, size: int, *, bias: bool = True, normed: bool = False
+        self,
+        query_size: int,
+        memory_size: int,
+        size: int,
+        *,
+        bias: bool = True,
+        normed: bool = False,
+        heads: int = 1,
     ) -> None:
         super().__init__()
-        self.query_weight = _uniform(size, query_size, fan=query_size)
-        self.key_weight = _uniform(size, memory_size, fan=memory_size)
+        self.heads = check_heads(heads, size, "the inner layer")
+        self.query_weight = uniform(size, query_size, fan=query_size)
+        self.key_weight = uniform(size, memory_size, fan=memory_size)
         self.bias = nn.Parameter(torch.zeros(size)) if bias else None
-        self.vector = _uniform(size, fan=size)
-        self.gain = nn.Parameter(torch.tensor(1 / math.sqrt(size))) if normed else None
+        self.vector = uniform(size, fan=size // heads)
+        self.gain = nn.Parameter(torch.full((heads,), math.sqrt(heads / size))) if normed else None
 
     def keys(self, states: Tensor) -> Tensor:
-        """U h + b: (B, S, A)."""
-        return nn.functional.linear(states, self.key_weight, self.bias)
+        """U h + b: (B, H, S, A / H)."""
+        return split_heads(nn.functional.linear(states, self.key_weight, self.bias), self.heads)
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
-        """Energies (B, T, S)."""
-        vector = self.vector if self.gain is None else self.gain * self.vector / self.vector.norm()
-        return additive_energies(linear(query, self.query_weight), keys, vector)
+        """Energies (B, H, T, S)."""
+        vectors = self.vector.view(self.heads, -1)
+        if self.gain is not None:
+            vectors = self.gain.unsqueeze(1) * vectors / vectors.norm(dim=1, keepdim=True)
+        queries = split_heads(linear(query, self.query_weight), self.heads)
+        per_head = [additive_energies(queries[:, h], keys[:, h], vectors[h]) for h in range(self.heads)]
+        return per_head[0].unsqueeze(1) if self.heads == 1 else torch.stack(per_head, 1)
 
 
 class DotScore(Score):
-    """e = q . k (Luong et al. 2015, arXiv 1508.04025, eq. 8), or q . k / sqrt(D) when scaled (Vaswani et al. 2017)."""
+    """e = q . k (Luong et al. 2015, arXiv 1508.04025, eq. 8), or q . k / sqrt(d) when scaled (Vaswani et al. 2017)."""
 
-    def __init__(self, query_size: int, memory_size: int, *, scaled: bool = False) -> None:
+    def __init__(self, query_size: int, memory_size: int, *, scaled: bool = False, heads: int = 1) -> None:
         super().__init__()
         if query_size != memory_size:
             raise ConfigError(
-                "a dot score needs a query as wide as the memory",
+                "a dot score needs a query as wide as the keys",
                 where="attention",
-                expected=f"query_size == memory_size ({memory_size})",
-                found=f"query_size {query_size}",
-                hint="Set decoder.width to encoder.width, or take attention=general",
+                expected=f"a query (decoder.width) as wide as the keys ({memory_size})",
+                found=f"{query_size}",
+                hint="Set decoder.width to encoder.width, or take attention=general or attention.kv=project",
             )
-        self.scale = 1 / math.sqrt(query_size) if scaled else 1.0
+        self.heads = check_heads(heads, query_size, "the query")
+        self.scale = math.sqrt(heads / query_size) if scaled else 1.0
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
-        """Energies (B, T, S)."""
-        return torch.bmm(query * self.scale, keys.transpose(1, 2))
+        """Energies (B, H, T, S)."""
+        queries = split_heads(query * self.scale if self.scale != 1.0 else query, self.heads)
+        return torch.matmul(queries, keys.transpose(2, 3))
 
 
-class GeneralScore(Score):
+class GeneralScore(DotScore):
     """e = q . W k: the bilinear score. Luong et al. 2015, arXiv 1508.04025, eq. 8."""
 
-    def __init__(self, query_size: int, memory_size: int) -> None:
-        super().__init__()
-        self.weight = _uniform(query_size, memory_size, fan=memory_size)
+    def __init__(self, query_size: int, memory_size: int, *, heads: int = 1) -> None:
+        super().__init__(query_size, query_size, heads=heads)
+        self.weight = uniform(query_size, memory_size, fan=memory_size)
 
     def keys(self, states: Tensor) -> Tensor:
-        """W h, projected once a source: (B, S, Q)."""
-        return nn.functional.linear(states, self.weight)
-
-    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
-        """Energies (B, T, S)."""
-        return torch.bmm(query, keys.transpose(1, 2))
+        """W h, projected once a source: (B, H, S, Q / H)."""
+        return split_heads(nn.functional.linear(states, self.weight), self.heads)
 
 
 class LocationScore(Score):
@@ -109,18 +138,36 @@ class LocationScore(Score):
 
     def __init__(self, query_size: int, max_source: int) -> None:
         super().__init__()
-        self.weight = _uniform(max_source, query_size, fan=query_size)
+        self.weight = uniform(max_source, query_size, fan=query_size)
 
     def keys(self, states: Tensor) -> Tensor:
-        """Nothing but the length is kept: (B, S, 0)."""
-        return states[..., :0]
+        """Nothing but the length is kept: (B, 1, S, 0)."""
+        return states[..., :0].unsqueeze(1)
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
-        """Energies (B, T, S); zero beyond `max_source`, where `reachable` is False."""
-        length, covered = keys.size(1), min(keys.size(1), self.weight.size(0))
+        """Energies (B, 1, T, S); zero beyond `max_source`, where `reachable` is False."""
+        length, covered = keys.size(2), min(keys.size(2), self.weight.size(0))
         energies = linear(query, self.weight)[..., :covered]
-        return nn.functional.pad(energies, (0, length - covered))
+        return nn.functional.pad(energies, (0, length - covered)).unsqueeze(1)
 
     def reachable(self, mask: Tensor) -> Tensor:
         """The mask without the positions that W has no row for."""
         return mask & (torch.arange(mask.size(1), device=mask.device) < self.weight.size(0))
+
+
+def make_score(name: ScoreName, query_size: int, memory_size: int, *, size: int | None = None, heads: int = 1) -> Score:
+    """A score by name. size: width of the inner layer of the additive ones, by default the query's. Raises ConfigError."""
+    if name in ("dot", "scaled_dot"):
+        return DotScore(query_size, memory_size, scaled=name == "scaled_dot", heads=heads)
+    if name == "general":
+        return GeneralScore(query_size, memory_size, heads=heads)
+    if name not in get_args(ScoreName):
+        raise ConfigError(
+            "unknown score",
+            where="attention.score",
+            expected=f"one of {', '.join(get_args(ScoreName))}",
+            found=repr(name),
+        )
+    inner = query_size if size is None else size
+    normed = name == "additive_normed"
+    return AdditiveScore(query_size, memory_size, inner, bias=name != "concat", normed=normed, heads=heads)

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 from s2s.attention import build, names
+from s2s.attention.multihead import ProjectedQuery
+from s2s.attention.score import AdditiveScore, DotScore, GeneralScore, LocationScore
 from s2s.errors import ConfigError
 from s2s.types import Encoded, Memory
 
@@ -21,8 +23,20 @@ def buildable(name, query, memory, **options):
 
 
 # every file of conf/attention joins by itself, with equal widths and, where the mechanism takes them, unequal ones
-CASES = [(name, query, memory, {}) for name in names() for query, memory in ((5, 5), (3, 5))]
-CASES += [("additive", 3, 5, {"size": 2}), ("location", 5, 5, {"max_source": 3})]
+CASES = [(name, query, memory, {}) for name in names() for query, memory in ((4, 4), (3, 5), (2, 4))]
+CASES += [
+    ("additive", 3, 5, {"size": 2}),
+    ("location", 5, 5, {"max_source": 3}),
+    ("additive", 4, 4, {"heads": 2}),
+    ("additive_normed", 4, 4, {"heads": 2, "kv": "split", "normaliser": "sigmoid"}),
+    ("scaled_dot", 4, 4, {"heads": 4, "normaliser": "sparsemax"}),
+    ("dot", 3, 5, {"kv": "project", "temperature": 0.5}),
+    ("general", 4, 6, {"heads": 2, "normaliser": "entmax15"}),
+    ("location", 5, 6, {"kv": "split", "normaliser": "sparsemax"}),
+    ("multihead", 4, 4, {"score": "additive"}),
+    ("multihead", 4, 6, {"score": "general", "heads": 1, "kv": "split"}),
+    ("key_value", 4, 4, {"heads": 2, "normaliser": "entmax15"}),
+]
 CASES = [case for case in CASES if buildable(case[0], case[1], case[2], **case[3])]
 IDS = ["-".join([name, f"{query}x{memory}", *map(str, options.values())]) for name, query, memory, options in CASES]
 
@@ -77,65 +91,140 @@ class Whole(nn.Module):
         return context if weights is None else (context, weights)
 
 
-def _additive(module, q, k, j):
-    score = module.score
-    inner = 0.0
-    vector = score.vector
-    if score.gain is not None:
-        vector = score.gain * vector / (vector * vector).sum().sqrt()
-    for a in range(len(vector)):
-        unit = sum(score.query_weight[a, i] * q[i] for i in range(len(q)))
-        unit = unit + sum(score.key_weight[a, i] * k[i] for i in range(len(k)))
-        inner = inner + vector[a] * torch.tanh(unit if score.bias is None else unit + score.bias[a])
-    return inner
+def naive_energy(score, q, k, j, h):
+    """Energy of head h for a query q (Q,) and the material of a key k (K,) at position j, or None if out of reach."""
+    if isinstance(score, ProjectedQuery):
+        return naive_energy(score.score, [dots(row, q) for row in score.weight], k, j, h)
+    if isinstance(score, LocationScore):
+        return dots(score.weight[j], q) if j < len(score.weight) else None
+    if isinstance(score, AdditiveScore):
+        size = len(score.vector) // score.heads
+        vector = score.vector[h * size : (h + 1) * size]
+        if score.gain is not None:
+            vector = score.gain[h] * vector / dots(vector, vector).sqrt()
+        total = 0.0
+        for a in range(size):
+            unit = dots(score.query_weight[h * size + a], q) + dots(score.key_weight[h * size + a], k)
+            total = total + vector[a] * torch.tanh(unit if score.bias is None else unit + score.bias[h * size + a])
+        return total
+    assert isinstance(score, DotScore)
+    if isinstance(score, GeneralScore):
+        k = [dots(row, k) for row in score.weight]
+    size = len(q) // score.heads
+    part = range(h * size, (h + 1) * size)
+    return sum(q[i] * k[i] for i in part) * score.scale
 
 
-def _dot(module, q, k, j):
-    return sum(q[i] * k[i] for i in range(len(q)))
+def dots(a, b):
+    return sum(x * y for x, y in zip(a, b, strict=True))
 
 
-def _scaled_dot(module, q, k, j):
-    return _dot(module, q, k, j) / len(q) ** 0.5
+def naive_softmax(row):
+    """Weights {position: weight} of energies {position: energy}."""
+    powers = {j: torch.exp(e) for j, e in row.items()}
+    total = sum(powers.values())
+    return {j: power / total for j, power in powers.items()}
 
 
-def _general(module, q, k, j):
-    return sum(q[i] * module.score.weight[i, n] * k[n] for i in range(len(q)) for n in range(len(k)))
+def naive_sigmoid(row):
+    squashed = {j: 1 / (1 + torch.exp(-e)) for j, e in row.items()}
+    total = sum(squashed.values())
+    return {j: s / total for j, s in squashed.items()}
 
 
-def _location(module, q, k, j):
-    weight = module.score.weight
-    return sum(weight[j, i] * q[i] for i in range(len(q))) if j < len(weight) else None
+def naive_sparsemax(row):
+    """Martins & Astudillo 2016, algorithm 1."""
+    order = sorted(row, key=lambda j: -row[j].item())
+    for count in range(len(order), 0, -1):
+        support = order[:count]
+        threshold = (sum(row[j] for j in support) - 1) / count
+        if row[support[-1]] > threshold:
+            break
+    return {j: row[j] - threshold if j in support else 0 * row[j] for j in row}
 
 
-ENERGIES = {
-    "additive": _additive,
-    "additive_normed": _additive,
-    "concat": _additive,
-    "dot": _dot,
-    "scaled_dot": _scaled_dot,
-    "general": _general,
-    "location": _location,
+def naive_entmax15(row):
+    """Peters et al. 2019, algorithm 2: p = [z / 2 - tau]_+ ^ 2, tau from the support's mean and spread."""
+    half = {j: e / 2 for j, e in row.items()}
+    order = sorted(half, key=lambda j: -half[j].item())
+    for count in range(1, len(order) + 1):
+        support = order[:count]
+        mean = sum(half[j] for j in support) / count
+        spread = sum((half[j] - mean) ** 2 for j in support)
+        if spread >= 1:
+            break
+        threshold = mean - ((1 - spread) / count).sqrt()
+        if count == len(order) or half[order[count]] <= threshold:
+            break
+    return {j: (half[j] - threshold) ** 2 if j in support else 0 * half[j] for j in half}
+
+
+NORMALISERS = {
+    "softmax": naive_softmax,
+    "sigmoid": naive_sigmoid,
+    "sparsemax": naive_sparsemax,
+    "entmax15": naive_entmax15,
 }
 
 
-def _soft(energy):
+def normalised(normaliser, row):
+    """A normaliser's weights of one row of energies {position: energy}."""
+    return NORMALISERS[normaliser.name]({j: e / normaliser.temperature for j, e in row.items()})
+
+
+def soft_rows(align, energies, length, query):
+    """Rows of weights {position: weight} of one source and head; energies: a row {position: energy} for each step."""
+    return [normalised(align.normaliser, row) for row in energies]
+
+
+def scored(rows):
+    """The reference of a `ScoredAttention`, from that of its alignment.
+
+    rows: (align, energies [{position: energy} of the real positions, a step], length of the source, query (T, Q))
+    to [{position: weight}, a step].
+    """
+
     def reference(module, query, encoded):
-        states, mask = encoded.states, encoded.mask
         contexts, weights = [], []
+        length = encoded.states.size(1)
         for b in range(query.size(0)):
+            material, values = naive_key_value(module.key_value, encoded.states[b])
+            real = [j for j in range(length) if encoded.mask[b, j]]
+            per_head = []
+            for h in range(module.heads):
+                energies = []
+                for t in range(query.size(1)):
+                    row = {j: naive_energy(module.score, list(query[b, t]), list(material[j]), j, h) for j in real}
+                    energies.append({j: e for j, e in row.items() if e is not None})
+                per_head.append(rows(module.align, energies, max(real, default=-1) + 1, query[b]))
             for t in range(query.size(1)):
-                energies = {
-                    j: energy(module, query[b, t], states[b, j], j) for j in range(states.size(1)) if mask[b, j]
-                }
-                powers = {j: torch.exp(e) for j, e in energies.items() if e is not None}
-                total = sum(powers.values())
-                row = [powers[j] / total if j in powers else states.new_zeros(()) for j in range(states.size(1))]
-                weights.append(torch.stack(row))
-                contexts.append(sum(row[j] * states[b, j] for j in range(states.size(1))))
+                zero = encoded.states.new_zeros(())
+                found = [[per_head[h][t].get(j, zero) for j in range(length)] for h in range(module.heads)]
+                weights.append(sum(torch.stack(row) for row in found) / module.heads)
+                size = module.memory_size // module.heads
+                context = [
+                    sum(found[h][j] * values[j][h * size + d] for j in range(length))
+                    for h in range(module.heads)
+                    for d in range(size)
+                ]
+                if module.mix is not None:
+                    context = [dots(row, context) for row in module.mix.weight]
+                contexts.append(torch.stack(context))
         shape = query.shape[:2]
         return torch.stack(contexts).view(*shape, -1), torch.stack(weights).view(*shape, -1)
 
     return reference
+
+
+def naive_key_value(key_value, states):
+    """Material of keys and values, both lists of (S,) vectors."""
+    if key_value.kind == "project":
+        keys, values = ([[dots(row, s) for row in m.weight] for s in states] for m in (key_value.key, key_value.value))
+        return keys, values
+    if key_value.kind == "split":
+        half = states.size(1) // 2
+        return [list(s[:half]) for s in states], [list(s[half:]) for s in states]
+    return [list(s) for s in states], [list(s) for s in states]
 
 
 def _none(module, query, encoded):
@@ -143,5 +232,26 @@ def _none(module, query, encoded):
     return zero.expand(*query.shape[:2], encoded.states.size(2)), None
 
 
+def _predict(module, query, encoded):
+    return scored(soft_rows)(module.inner, query[..., : query.size(2) // 2], encoded)
+
+
 # (module, query, encoded) -> (context, weights), by loops over the parameters and the equations of the paper
-REFERENCES = {"none": _none, **{name: _soft(energy) for name, energy in ENERGIES.items()}}
+REFERENCES = {
+    "none": _none,
+    **dict.fromkeys(
+        (
+            "additive",
+            "additive_normed",
+            "concat",
+            "dot",
+            "scaled_dot",
+            "general",
+            "location",
+            "multihead",
+            "key_value",
+        ),
+        scored(soft_rows),
+    ),
+    "key_value_predict": _predict,
+}
