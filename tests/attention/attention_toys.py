@@ -93,26 +93,45 @@ class Whole(nn.Module):
 
 def naive_energy(score, q, k, j, h):
     """Energy of head h for a query q (Q,) and the material of a key k (K,) at position j, or None if out of reach."""
-    if isinstance(score, ProjectedQuery):
-        return naive_energy(score.score, [dots(row, q) for row in score.weight], k, j, h)
-    if isinstance(score, LocationScore):
-        return dots(score.weight[j], q) if j < len(score.weight) else None
-    if isinstance(score, AdditiveScore):
-        size = len(score.vector) // score.heads
-        vector = score.vector[h * size : (h + 1) * size]
-        if score.gain is not None:
-            vector = score.gain[h] * vector / dots(vector, vector).sqrt()
-        total = 0.0
-        for a in range(size):
-            unit = dots(score.query_weight[h * size + a], q) + dots(score.key_weight[h * size + a], k)
-            total = total + vector[a] * torch.tanh(unit if score.bias is None else unit + score.bias[h * size + a])
-        return total
-    assert isinstance(score, DotScore)
-    if isinstance(score, GeneralScore):
-        k = [dots(row, k) for row in score.weight]
+    return ENERGIES[type(score)](score, q, k, j, h)
+
+
+def _projected(score, q, k, j, h):
+    return naive_energy(score.score, [dots(row, q) for row in score.weight], k, j, h)
+
+
+def _location(score, q, k, j, h):
+    return dots(score.weight[j], q) if j < len(score.weight) else None
+
+
+def _additive(score, q, k, j, h):
+    size = len(score.vector) // score.heads
+    vector = score.vector[h * size : (h + 1) * size]
+    if score.gain is not None:
+        vector = score.gain[h] * vector / dots(vector, vector).sqrt()
+    total = 0.0
+    for a in range(size):
+        unit = dots(score.query_weight[h * size + a], q) + dots(score.key_weight[h * size + a], k)
+        total = total + vector[a] * torch.tanh(unit if score.bias is None else unit + score.bias[h * size + a])
+    return total
+
+
+def _dot(score, q, k, j, h):
     size = len(q) // score.heads
-    part = range(h * size, (h + 1) * size)
-    return sum(q[i] * k[i] for i in part) * score.scale
+    return sum(q[i] * k[i] for i in range(h * size, (h + 1) * size)) * score.scale
+
+
+def _general(score, q, k, j, h):
+    return _dot(score, q, [dots(row, k) for row in score.weight], j, h)
+
+
+ENERGIES = {
+    ProjectedQuery: _projected,
+    LocationScore: _location,
+    AdditiveScore: _additive,
+    DotScore: _dot,
+    GeneralScore: _general,
+}
 
 
 def dots(a, b):
