@@ -21,6 +21,7 @@ COMMANDS = {
     "translate": ("translate", "translate lines"),
     "score": ("score", "score a text against references"),
     "compare": ("compare", "compare runs in one table, with paired tests"),
+    "gallery": ("gallery", "show every attention mechanism on one page, with pictures from runs"),
     "align": ("align", "link source and target words by attention"),
     "doctor": ("doctor", "say what is in a corpus and what would be dropped"),
     "info": ("info", "say what a model is"),

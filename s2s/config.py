@@ -16,6 +16,7 @@ from s2s.errors import ConfigError, S2SError
 from s2s.registry import BuilderNode, Reader, builder, check_plain, group_defaults, group_names
 from s2s.search.options import SearchConfig
 from s2s.train.options import OptimConfig, TrainerConfig
+from s2s.types import SPECIALS
 
 __all__ = [
     "BuilderNode",
@@ -68,6 +69,7 @@ class Config:
     encoder: BuilderNode
     decoder: BuilderNode
     attention: BuilderNode
+    self_attention: BuilderNode = field(default_factory=lambda: _default_node("self_attention", "auto"))
     seed: int = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = None  # null = one a core
@@ -77,6 +79,14 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
+
+
+def _default_node(group: str, name: str) -> BuilderNode:
+    """A choice with the defaults of its file, for configs from before the group was there."""
+    reader = Reader(plain=True)
+    node: BuilderNode = reader.builder({"name": name, **group_defaults(group, name)}, group)
+    reader.raise_problems()
+    return node
 
 
 def from_dict(
@@ -175,7 +185,17 @@ _RANGES: tuple[tuple[str, float, str, float], ...] = (
     ("decoder.layers", 1, "<=", 64),
     ("decoder.width", 1, "<=", 1 << 16),
     ("decoder.dropout", 0, "<", 1),
+    ("encoder.relu_dropout", 0, "<", 1),
+    ("decoder.relu_dropout", 0, "<", 1),
+    ("encoder.feed_forward", 1, "<=", 1 << 18),
+    ("decoder.feed_forward", 1, "<=", 1 << 18),
+    ("encoder.learned_positions", 1, "<=", 1 << 20),
+    ("decoder.learned_positions", 1, "<=", 1 << 20),
     ("attention.dropout", 0, "<", 1),
+    ("self_attention.dropout", 0, "<", 1),
+    ("self_attention.heads", 1, "<=", 1 << 16),
+    ("self_attention.window", 1, "<=", 1 << 20),
+    ("self_attention.size", 1, "<=", 1 << 16),
     ("optim.lr", 0, "<=", 1000),
     ("optim.eps", 0, "<=", 1),
     ("optim.weight_decay", 0, "<=", 100),
@@ -183,6 +203,8 @@ _RANGES: tuple[tuple[str, float, str, float], ...] = (
     ("optim.final", 0, "<=", 1),
     ("optim.label_smoothing", 0, "<", 1),
     ("optim.rdrop", 0, "<=", 1000),
+    ("optim.guided_alignment", 0, "<=", 1000),
+    ("optim.scheduled_sampling", 0, "<=", 1),
     ("optim.ema", 0, "<", 1),
     ("optim.average", 0, "<=", 1000),
     ("trainer.steps", 1, "<=", 1e12),
@@ -212,11 +234,15 @@ def _get(config: Config, path: str) -> Any:
 
 
 def problems(config: Config) -> list[str]:
-    """Every value out of range and every combination that cannot work, a line each; empty if all is well."""
+    """Every value out of range and every combination that cannot work, a line each; empty if all is well.
+
+    Parts whose options are fine are built, without memory, and say themselves what doesn't fit.
+    """
     found: list[str] = []
     for check in _CHECKS:
         found += check(config)
-    return found
+    parts = [*_check_ranges(config), *_check_parts(config), *_check_self_attention(config)]
+    return found if parts else [*found, *_check_build(config)]
 
 
 def _check_ranges(config: Config) -> Iterator[str]:
@@ -246,9 +272,25 @@ def _check_training(config: Config) -> Iterator[str]:
     if optim.ema > 0 and optim.average > 0:
         yield "`optim.ema` and `optim.average` exclude each other: set one of them to 0"
     if optim.rdrop > 0 and not any(
-        _get(config, path) for path in ("model.dropout", "encoder.dropout", "decoder.dropout", "attention.dropout")
+        _get(config, path)
+        for path in (
+            "model.dropout",
+            "encoder.dropout",
+            "encoder.relu_dropout",
+            "decoder.dropout",
+            "decoder.relu_dropout",
+            "attention.dropout",
+            "self_attention.dropout",
+        )
     ):
         yield "`optim.rdrop` compares two passes with dropout, and no dropout is above 0"
+    if optim.guided_alignment > 0:
+        if trainer.links is None:
+            yield "`optim.guided_alignment` needs `trainer.links`: auto, or a file with the links of the training pairs"
+        if trainer.subword_sample > 0:
+            yield "`optim.guided_alignment` needs one segmentation of each text: set `trainer.subword_sample` to 0"
+    elif trainer.links is not None:
+        yield "`trainer.links` is read by `optim.guided_alignment` only, which is 0"
     if trainer.validate_every is not None and trainer.validate_minutes is not None:
         yield "`trainer.validate_every` and `trainer.validate_minutes` exclude each other: set one of them to null"
     if trainer.batch_tokens <= trainer.max_target:
@@ -279,20 +321,60 @@ def _check_text(config: Config) -> Iterator[str]:
 
 def _check_parts(config: Config) -> Iterator[str]:
     encoder, decoder, attention = config.encoder.options, config.decoder.options, config.attention
-    if encoder.get("bidirectional") and encoder.get("width", 0) % 2:
+    if config.encoder.name == "recurrent_encoder" and encoder["bidirectional"] and encoder["width"] % 2:
         yield f"`encoder.width` ({encoder['width']}) is that of both directions together, so it must be even"
     if decoder.get("style") == "bahdanau" and decoder.get("input_feed") is False:
         yield "`decoder.style=bahdanau` always goes step by step: `decoder.input_feed=false` belongs to style luong"
-    if attention.name in ("dot", "scaled_dot") and encoder.get("width") != decoder.get("width"):
-        yield (
-            f"attention={attention.name} needs `encoder.width` ({encoder.get('width')}) = `decoder.width` "
-            f"({decoder.get('width')}); attention=general takes any"
-        )
     if attention.name == "location" and attention.options["max_source"] <= config.trainer.max_source:
         yield (
             f"attention=location sees {attention.options['max_source']} source tokens (`attention.max_source`), fewer "
             f"than `trainer.max_source` ({config.trainer.max_source}) and the end of the sentence"
         )
+
+
+def _check_self_attention(config: Config) -> Iterator[str]:
+    for part, key in (("encoder", "trainer.max_source"), ("decoder", "trainer.max_target")):
+        learned, longest = _get(config, f"{part}.learned_positions"), _get(config, key)
+        if learned is not None and learned <= longest:
+            yield f"`{part}.learned_positions` ({learned}) must be more than `{key}` ({longest}): the end counts too"
+    node, names = config.self_attention, (config.encoder.name, config.decoder.name)
+    if node.name == "auto" and not any(name.startswith("transformer") for name in names):
+        changed = [key for key, value in group_defaults("self_attention", "auto").items() if node.options[key] != value]
+        if changed:
+            yield (
+                f"`self_attention.{changed[0]}` is read by Transformer layers, and there are none: take "
+                "self_attention=multihead for a recurrent decoder that attends to its past"
+            )
+
+
+def _check_build(config: Config) -> Iterator[str]:
+    """What the builders refuse: sizes and parts that don't fit each other."""
+    import torch
+
+    from s2s.attention.base import Attention
+    from s2s.model.seq2seq import seq2seq
+
+    model, size = config.model, len(SPECIALS) + 1
+    try:
+        with torch.device("meta"):  # nothing is allocated
+            built = seq2seq(
+                source_size=size,
+                target_size=size,
+                embedding=model.embedding,
+                dropout=model.dropout,
+                tie=model.tie,
+                encoder=config.encoder.build,
+                decoder=config.decoder.build,
+                attention=config.attention.build,
+                self_attention=config.self_attention.build,
+            )
+    except S2SError as error:
+        yield str(error)
+        return
+    attentions = [module for module in built.decoder.modules() if isinstance(module, Attention)]
+    if config.optim.guided_alignment > 0 and not all(one.has_weights and one.sums_to_one for one in attentions):
+        name = config.attention.name
+        yield f"`optim.guided_alignment` needs attention weights that sum to one, and attention={name} has none such"
 
 
 def _check_search(config: Config) -> Iterator[str]:
@@ -306,5 +388,6 @@ _CHECKS: tuple[Callable[[Config], Iterator[str]], ...] = (
     _check_training,
     _check_text,
     _check_parts,
+    _check_self_attention,
     _check_search,
 )

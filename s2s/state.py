@@ -1,6 +1,8 @@
-"""Decoder state is a nested tuple of tensors, batch first. These are the operations that search needs on it."""
+"""Decoder state and memory are nested tuples of tensors, batch first. The operations that search needs on them."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,10 +11,15 @@ from s2s.types import State
 
 
 def select(state: State, rows: Tensor) -> State:
-    """Rows of a state. rows: (N,) int64 indices, repeats allowed; every tensor (B, ...) becomes (N, ...)."""
+    """Rows of a state or memory. rows: (N,) int64 indices, repeats allowed; every tensor (B, ...) becomes (N, ...).
+
+    Named tuples stay what they are.
+    """
     if isinstance(state, Tensor):
         return state.index_select(0, rows)
-    return tuple(select(part, rows) for part in state)
+    parts = [select(part, rows) for part in state]
+    named: Any = type(state)
+    return named(*parts) if hasattr(state, "_fields") else tuple(parts)
 
 
 def concatenate(states: list[State]) -> State:

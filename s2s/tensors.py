@@ -18,7 +18,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from s2s.errors import BundleError
 from s2s.files import parse_json, printable
@@ -48,6 +48,13 @@ class TensorHeader:
     dtype: torch.dtype
     begin: int
     end: int
+
+
+def persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """What a model keeps beside its parameters, by name, such as the moving baseline of hard attention; not copied."""
+    buffers = dict(model.named_buffers())
+    kept = model.state_dict().keys() if buffers else ()
+    return {name: buffer for name, buffer in buffers.items() if name in kept}
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

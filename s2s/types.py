@@ -34,13 +34,15 @@ class Batch(NamedTuple):
     target_out: Tensor  # (B, T) int64
     target_lengths: Tensor  # (B,) int64, EOS included
     rows: tuple[int, ...]  # which examples of the corpus these are
+    links: Tensor | None = None  # (B, T, S) float32: what each target position should attend to; rows sum to 1 or 0
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on `device`."""
         source, source_lengths, target_in, target_out, target_lengths = (
             tensor.to(device, non_blocking=True) for tensor in self[:5]
         )
-        return Batch(source, source_lengths, target_in, target_out, target_lengths, self.rows)
+        links = None if self.links is None else self.links.to(device, non_blocking=True)
+        return Batch(source, source_lengths, target_in, target_out, target_lengths, self.rows, links)
 
 
 class Encoded(NamedTuple):

@@ -173,6 +173,10 @@ def test_the_base_has_no_problems(base):
         ({"optim": {"schedule": "inverse_sqrt", "warmup": 0}}, "inverse_sqrt"),
         ({"optim": {"ema": 0.9, "average": 2}}, "exclude each other"),
         ({"optim": {"rdrop": 1.0}}, "dropout"),
+        ({"optim": {"guided_alignment": 0.5}}, "needs `trainer.links`"),
+        ({"optim": {"guided_alignment": -0.5}, "trainer": {"links": None}}, "`optim.guided_alignment` is out of range"),
+        ({"optim": {"scheduled_sampling": 1.1}}, "`optim.scheduled_sampling` is out of range"),
+        ({"trainer": {"links": "auto"}}, "read by `optim.guided_alignment` only"),
         ({"optim": {"lr": -1.0}}, "`optim.lr` is out of range"),
         ({"optim": {"ema": 1.0}}, "expected 0 <= value < 1"),
         ({"optim": {"betas": (0.9, 1.0)}}, "`optim.betas`"),
@@ -207,6 +211,17 @@ def test_an_impossible_combination_is_the_one_problem_found(base, changes, words
         (["attention=scaled_dot", "encoder.width=32"], "as wide as the keys (32); found 64"),
         (["attention=location", "attention.max_source=100"], "`attention.max_source`"),
         (["attention=none", "search.coverage_penalty=1"], "coverage_penalty"),
+        (["attention=none", "optim.guided_alignment=1", "trainer.links=auto"], "attention=none has none such"),
+        (
+            [
+                "attention=additive",
+                "optim.guided_alignment=1",
+                "trainer.links=auto",
+                "text=sentencepiece",
+                "trainer.subword_sample=0.1",
+            ],
+            "set `trainer.subword_sample` to 0",
+        ),
     ],
 )
 def test_an_attention_that_does_not_fit_is_refused(overrides, words):

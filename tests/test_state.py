@@ -1,5 +1,7 @@
 """The operations that search needs on decoder state, on nested tuples."""
 
+from typing import NamedTuple
+
 import pytest
 import torch
 
@@ -22,6 +24,19 @@ def test_select_takes_rows_of_every_tensor(rows):
     assert found[1] == ()
     for one, other in zip(flat(found), flat(state()), strict=True):
         assert torch.equal(one, other[index])
+
+
+class Pair(NamedTuple):
+    one: object
+    other: object = ()
+
+
+def test_select_keeps_named_tuples():
+    found = select((Pair(torch.arange(3), (Pair(torch.arange(3)),)),), torch.tensor([2, 0]))
+    assert isinstance(found[0], Pair)
+    assert isinstance(found[0].other[0], Pair)
+    assert found[0].one.tolist() == found[0].other[0].one.tolist() == [2, 0]
+    assert found[0].other[0].other == ()
 
 
 def test_select_copies():

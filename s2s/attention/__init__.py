@@ -9,28 +9,59 @@ from __future__ import annotations
 from typing import Any
 
 from s2s.attention.base import Attention
+from s2s.attention.chunk import milk, mma, mocha
+from s2s.attention.coverage import coverage
+from s2s.attention.dca import dca
+from s2s.attention.forced_forward import forced_forward
+from s2s.attention.gmm import gmm
+from s2s.attention.hard import hard
+from s2s.attention.local import local_m, local_p
+from s2s.attention.monotonic import monotonic
 from s2s.attention.multihead import multihead
 from s2s.attention.options import Options, whole
+from s2s.attention.past import location_aware
 from s2s.attention.soft import additive, additive_normed, concat, dot, general, location, none, scaled_dot
 from s2s.attention.split import key_value, key_value_predict
+from s2s.attention.static import FeatureAttention, reader, static, static_feature
+from s2s.attention.temporal import temporal
+from s2s.attention.transition import forward, stepwise
 from s2s.registry import builder, group_defaults, group_names
 
 __all__ = [
     "Attention",
+    "FeatureAttention",
     "Options",
     "additive",
     "additive_normed",
     "build",
     "concat",
+    "coverage",
+    "dca",
     "dot",
+    "forced_forward",
+    "forward",
     "general",
+    "gmm",
+    "hard",
     "key_value",
     "key_value_predict",
+    "local_m",
+    "local_p",
     "location",
+    "location_aware",
+    "milk",
+    "mma",
+    "mocha",
+    "monotonic",
     "multihead",
     "names",
     "none",
+    "reader",
     "scaled_dot",
+    "static",
+    "static_feature",
+    "stepwise",
+    "temporal",
 ]
 
 

@@ -68,5 +68,17 @@ def choice(name: str, value: str, known: tuple[str, ...]) -> str:
     return value
 
 
+def plain_softmax(name: str, options: Options) -> None:
+    """Raises ConfigError where a normaliser or temperature is set for a mechanism whose equations leave no room."""
+    if options.normaliser != "softmax" or options.temperature != 1.0:
+        raise ConfigError(
+            f"attention={name} has its own way from energies to weights",
+            where="attention.normaliser, attention.temperature",
+            expected="normaliser=softmax temperature=1",
+            found=f"normaliser={options.normaliser} temperature={options.temperature:g}",
+            hint="Take attention=forced_forward attention.mode=soft, which goes with every normaliser",
+        )
+
+
 def _out_of_range(name: str, expected: str, value: object) -> ConfigError:
     return ConfigError(f"{name} is out of range", where=f"attention.{name}", expected=expected, found=repr(value))

@@ -92,8 +92,10 @@ class AdditiveScore(Score):
         if self.gain is not None:
             vectors = self.gain.unsqueeze(1) * vectors / vectors.norm(dim=1, keepdim=True)
         queries = split_heads(linear(query, self.query_weight), self.heads)
-        per_head = [additive_energies(queries[:, h], keys[:, h], vectors[h]) for h in range(self.heads)]
-        return per_head[0].unsqueeze(1) if self.heads == 1 else torch.stack(per_head, 1)
+        if self.heads == 1:  # squeezed, not indexed: the gradient of an index is a whole tensor of zeros at each step
+            return additive_energies(queries.squeeze(1), keys.squeeze(1), vectors.squeeze(0)).unsqueeze(1)
+        pairs = zip(queries.unbind(1), keys.unbind(1), vectors, strict=True)
+        return torch.stack([additive_energies(q, k, v) for q, k, v in pairs], 1)
 
 
 class DotScore(Score):

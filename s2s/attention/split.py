@@ -32,6 +32,10 @@ class PredictingQuery(Attention):
         """That of the attention which is asked."""
         return self.inner.make_memory(encoded)
 
+    def initial_state(self, memory: Memory) -> State:
+        """That of the attention which is asked."""
+        return self.inner.initial_state(memory)
+
     def attend(self, query: Tensor, memory: Memory, state: State, need_weights: bool) -> AttentionOutput:
         """Ask with the first half of query (B, T, Q)."""
         return self.inner.attend(query[..., : query.size(-1) // 2], memory, state, need_weights)

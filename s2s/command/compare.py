@@ -22,7 +22,8 @@ class Run:
     """What a run folder says of itself; None where it doesn't say it.
 
     outputs, references: lines of the split. scores: of `scores.json`, by metric; those of the paired tests take their
-    place where outputs are there. p_values: against the first run, by metric and test.
+    place where outputs are there. p_values: against the first run, by metric and test. attention_statistics: entropy
+    and monotonicity of the outputs' alignments. alignment: error rate of forced references against known links.
     """
 
     name: str
@@ -34,6 +35,8 @@ class Run:
     steps: int | None = None
     scores: dict[str, dict[str, Any]] = field(default_factory=dict)
     p_values: dict[str, dict[str, float]] = field(default_factory=dict)
+    attention_statistics: dict[str, float | None] = field(default_factory=dict)
+    alignment: dict[str, float] = field(default_factory=dict)
     outputs: list[str] | None = None
     references: list[str] | None = None
     scoring: tuple[bool, str] = (False, "13a")  # whether case is ignored, and the tokeniser of BLEU
@@ -43,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `s2s compare`."""
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders; the others are tested against the first")
     parser.add_argument("--split", default="test", metavar="NAME", help="whose outputs are compared (test)")
-    parser.add_argument("--json", action="store_true", help="print one JSON list, numbers in full")
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="print one JSON list, numbers in full")
+    shape.add_argument("--format", default="text", choices=("text", "markdown"), help="of the table (text)")
     parser.add_argument(
         "--samples", type=int, default=1000, metavar="N", help=f"bootstrap samples, and random swaps / {SWAPS} (1000)"
     )
@@ -53,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the table. Raises UsageError for what is no run folder, DataError where the references differ."""
     if len(args.runs) < 2:
         raise UsageError("one run can't be compared", expected="at least 2 run folders", found=str(len(args.runs)))
-    runs = [_read(name, args.split) for name in args.runs]
+    runs = [read_run(name, args.split) for name in args.runs]
     if all(not one.scores and one.outputs is None for one in runs):
         text.note(f"no run has scores of the split {args.split}")
     _test(runs, args.split, args.samples)
@@ -61,14 +66,17 @@ def run(args: argparse.Namespace) -> int:
         rows = [{key: value for key, value in vars(one).items() if key not in _HIDDEN} for one in runs]
         print(json.dumps(rows, ensure_ascii=False, indent=1))
     else:
-        print("\n".join(_table(runs, args.split)))
+        table, below = _table(runs, args.split)
+        shown = _markdown(table, below) if args.format == "markdown" else [*_aligned(table), *below]
+        print("\n".join(shown))
     return 0
 
 
 _HIDDEN = ("outputs", "references", "scoring")
 
 
-def _read(name: str, split: str) -> Run:
+def read_run(name: str, split: str) -> Run:
+    """The facts of a run folder. Raises UsageError for another folder, DataError where its outputs are not whole."""
     from s2s.bundle import MANIFEST
     from s2s.errors import BundleError
     from s2s.files import present, read_json
@@ -122,6 +130,7 @@ def _read_events(run: Run, events: Sequence[Mapping[str, Any]], split: str) -> N
             run.steps, run.minutes = event["step"], event["seconds"] / 60
         if event["event"] == "test" and event.get("split") == split:
             run.decoding_sentences_per_second = event.get("sentences_per_second")
+            run.attention_statistics, run.alignment = event.get("attention") or {}, event.get("alignment") or {}
     run.training_tokens_per_second = training_speed(events)
 
 
@@ -183,13 +192,13 @@ def _same_references(first: Run, other: Run, split: str) -> None:
     )
 
 
-def _table(runs: Sequence[Run], split: str) -> list[str]:
-    """A row a run, and below it what the scores are and how they were tested."""
+def _table(runs: Sequence[Run], split: str) -> tuple[list[list[str]], list[str]]:
+    """A head, a row a run, and what stands below them: what the numbers are and how they were tested."""
     names = list(dict.fromkeys(name for run in runs for name in run.scores))
     head = ["run", "attention", "parameters"]
     for name in names:
         head += [name, "95 % interval", "p boot", "p rand"]
-    rows = [[*head, "tokens/s", "sentences/s", "minutes", "steps"]]
+    rows = [[*head, "entropy", "monotone", "AER", "tokens/s", "sentences/s", "minutes", "steps"]]
     for run in runs:
         cells = [run.name, run.attention or "-", _number(run.parameters)]
         for name in names:
@@ -198,13 +207,20 @@ def _table(runs: Sequence[Run], split: str) -> list[str]:
             cells.append(_number(score.get("value"), 2))
             cells.append(f"{score['low']:.2f}-{score['high']:.2f}" if bounded else "-")
             cells += [_number(tests.get(test), 4) for test in ("bootstrap", "randomisation")]
+        cells += [_number(run.attention_statistics.get(key), 2) for key in ("entropy", "monotonicity")]
+        cells.append(_number(run.alignment.get("error_rate"), 3))
         speeds = _number(run.training_tokens_per_second, 0), _number(run.decoding_sentences_per_second, 0)
         rows.append([*cells, *speeds, _number(run.minutes, 1), _number(run.steps)])
-    lines = _aligned(rows)
+    below = []
     if any(run.p_values for run in runs):
-        lines.append(f"p: of the difference to {runs[0].name}; paired bootstrap and approximate randomisation")
+        below.append(f"p: of the difference to {runs[0].name}; paired bootstrap and approximate randomisation")
+    if any(run.attention_statistics for run in runs):
+        below.append("entropy: of the attention, nats a written token; 0 where it looks at one source token only")
+        below.append("monotone: 1 where the attention never moves back in the source, -1 where it always does")
+    if any(run.alignment for run in runs):
+        below.append("AER: alignment error rate of the references against their true links, 0 to 1, lower is better")
     signed = {(name, score["signature"]) for run in runs for name, score in run.scores.items() if "signature" in score}
-    return [*lines, *(f"{name} of {split}: {signature}" for name, signature in sorted(signed))]
+    return rows, [*below, *(f"{name} of {split}: {signature}" for name, signature in sorted(signed))]
 
 
 def _number(value: float | None, digits: int = 0) -> str:
@@ -222,3 +238,10 @@ def _aligned(rows: Iterable[Sequence[str]]) -> list[str]:
         ).rstrip()
         for row in zip(*columns, strict=True)
     ]
+
+
+def _markdown(rows: Sequence[Sequence[str]], below: Sequence[str]) -> list[str]:
+    """The table as Markdown, and the lines below it as a list."""
+    ruler = ["---" if place < 2 else "---:" for place in range(len(rows[0]))]
+    cells = ([cell.replace("|", "\\|") for cell in row] for row in (rows[0], ruler, *rows[1:]))
+    return [*(f"| {' | '.join(row)} |" for row in cells), "", *(f"- {line}" for line in below)]

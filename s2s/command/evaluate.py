@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output is not None:
         text.check_output(args.output)
     model = load(args.model, device=args.device, plugins=args.plugin)
-    generator = model.generator(batch_size=args.batch_size, **text.search_changes(args))
+    generator = model.generator(batch_size=args.batch_size, alignment=True, **text.search_changes(args))
     config = model.trained[0].config
     corpus = load_corpus(config)
     if args.split not in corpus.splits:
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
             "same_corpus": None if trained_on is None else trained_on == corpus.fingerprint(),
             "scores": [dataclasses.asdict(score) for score in done.scores],
             "flags": done.flags(),
-            "sentences_per_second": done.speed,
+            **done.facts(),
         }
         print(json.dumps(facts, ensure_ascii=False, indent=1))
     else:

@@ -62,8 +62,22 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
         ("top-p", float, "sample among the likeliest with this probability together"),
         ("temperature", float, "of sampling"),
         ("seed", int, "of sampling"),
+        ("forward-threshold", float, "with --forward threshold: weights of past steps that use a token up"),
+        ("forward-back", int, "with --forward window: tokens before the last one"),
+        ("forward-ahead", int, "with --forward window: tokens from the last one on"),
     ):
         group.add_argument(f"--{name}", type=kind, metavar=name.upper()[0], help=text)
+    group.add_argument(
+        "--forward",
+        choices=("off", "soft", "threshold", "strict", "window"),
+        help="keep the attention from going back: used source tokens lose weight (soft) or are out of reach "
+        "(threshold), only those after the last one are left (strict), or those around it (window)",
+    )
+    group.add_argument(
+        "--forward-exhausted",
+        choices=("last", "zero"),
+        help="when no source token is left: the last one again, or nothing",
+    )
     group.add_argument("--sample", action="store_true", help="draw from the model instead of searching")
 
 
@@ -81,6 +95,7 @@ def search_changes(args: argparse.Namespace) -> dict[str, Any]:
     names = (
         *("beam", "length_penalty", "coverage_penalty", "max_length", "min_length", "no_repeat_ngram"),
         *("top_k", "top_p", "temperature", "seed"),
+        *("forward", "forward_threshold", "forward_back", "forward_ahead", "forward_exhausted"),
     )
     changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.sample or {"top_k", "top_p", "temperature"} & set(changes):

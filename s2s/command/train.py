@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,22 +36,27 @@ def run(args: argparse.Namespace) -> int:
     if not args.recipe:
         raise UsageError("which recipe?", hint="Type: s2s list recipes")
     if not args.multirun:
-        return _train(args, compose(args.recipe, args.overrides, args.plugin))
-    code = 0
+        _train(args, compose(args.recipe, args.overrides, args.plugin))
+        return 0
+    code, folders = 0, list[Path]()
     runs = sweep(args.recipe, args.overrides, args.plugin)
     for number, overrides in enumerate(runs, 1):
         print(f"run {number} of {len(runs)}: {' '.join(overrides)}", file=sys.stderr)
         try:
-            _train(args, compose(args.recipe, overrides, args.plugin))
+            place = _train(args, compose(args.recipe, overrides, args.plugin))
+            folders += [place] if place else []
         except Exception as error:
             code = error.exit_code if isinstance(error, S2SError) else 1
             if args.debug or code > 128:
                 raise
             print(f"s2s: run {number} failed: {type(error).__name__}: {error}", file=sys.stderr)
+    if len(folders) > 1:
+        print(f"compare them with: s2s compare {shlex.join(map(str, folders))}", file=sys.stderr)
     return code
 
 
-def _train(args: argparse.Namespace, config: Config, folder: Path | None = None) -> int:
+def _train(args: argparse.Namespace, config: Config, folder: Path | None = None) -> Path | None:
+    """Train in `folder` or a new one, and return it; None after a dry run."""
     from s2s.app import to_yaml
     from s2s.show.console import progress
     from s2s.task import run_folder, training
@@ -59,7 +65,7 @@ def _train(args: argparse.Namespace, config: Config, folder: Path | None = None)
         from s2s.task.dry_run import dry_run
 
         print(dry_run(config))
-        return 0
+        return None
     place, made = (folder, []) if folder else run_folder.create(config.output, config.name)
     try:
         training.train(config, place, to_yaml(config), progress(), changed_corpus=args.changed_corpus)
@@ -68,7 +74,7 @@ def _train(args: argparse.Namespace, config: Config, folder: Path | None = None)
             run_folder.remove(place, made)
         raise
     print(place)
-    return 0
+    return place
 
 
 def _resume(args: argparse.Namespace) -> int:
@@ -82,4 +88,5 @@ def _resume(args: argparse.Namespace) -> int:
         raise UsageError("--resume takes its recipe from the run", hint="Type: s2s train --resume RUN [KEY=VALUE ...]")
     if not (folder / "config.yaml").is_file():
         raise ConfigError("is no run folder: it has no config.yaml", where=str(folder))
-    return _train(args, compose(str(folder / "config.yaml"), overrides, args.plugin), folder.resolve())
+    _train(args, compose(str(folder / "config.yaml"), overrides, args.plugin), folder.resolve())
+    return 0

@@ -2,5 +2,7 @@
 
 from s2s.model.decoder import recurrent_decoder
 from s2s.model.encoder import recurrent_encoder
+from s2s.model.transformer import transformer_encoder
+from s2s.model.transformer_decoder import transformer_decoder
 
-__all__ = ["recurrent_decoder", "recurrent_encoder"]
+__all__ = ["recurrent_decoder", "recurrent_encoder", "transformer_decoder", "transformer_encoder"]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s2s.attention.base import Attention
 from s2s.errors import ConfigError
-from s2s.model.decoder import RecurrentDecoder
+from s2s.model.base import Decoder, Encoder, SelfAttentionBuilder
 from s2s.model.embedding import Embedding
-from s2s.model.encoder import RecurrentEncoder
 from s2s.state import select
-from s2s.types import Batch, DecoderOutput, Encoded, Memory, State, StepFunction, StepOutput
+from s2s.types import Batch, DecoderOutput, Encoded, State, StepFunction, StepOutput
 
 Tie = Literal["none", "target", "all"]
 
@@ -25,8 +25,8 @@ class Seq2Seq(nn.Module):
     def __init__(
         self,
         source_embedding: Embedding,
-        encoder: RecurrentEncoder,
-        decoder: RecurrentDecoder,
+        encoder: Encoder,
+        decoder: Decoder,
         output: nn.Linear,
         *,
         dropout: float,
@@ -39,10 +39,10 @@ class Seq2Seq(nn.Module):
         """Source ids (B, S) with lengths (B,) to what attention reads."""
         return self.encoder(self.dropout(self.source_embedding(source)), lengths)  # type: ignore[no-any-return]
 
-    def start(self, source: Tensor, lengths: Tensor) -> tuple[Memory, State]:
+    def start(self, source: Tensor, lengths: Tensor) -> tuple[Any, State]:
         """Encode a source and make the memory and the decoder's first state."""
         encoded = self.encode(source, lengths)
-        memory = self.decoder.attention.remember(encoded)
+        memory = self.decoder.remember(encoded)
         return memory, self.decoder.initial_state(encoded, memory)
 
     def forward(self, batch: Batch, *, need_weights: bool = False) -> DecoderOutput:
@@ -62,7 +62,7 @@ def real_positions(values: Tensor, lengths: Tensor) -> Tensor:
     return values[mask]
 
 
-def step_function(model: Seq2Seq, memory: Memory, *, need_weights: bool = True) -> StepFunction:
+def step_function(model: Seq2Seq, memory: Any, *, need_weights: bool = True) -> StepFunction:
     """What a search sees of a model: one token a row in, log-probabilities out.
 
     Rows of one source share its memory: it is indexed by row (and again only when the rows change), never projected
@@ -75,8 +75,7 @@ def step_function(model: Seq2Seq, memory: Memory, *, need_weights: bool = True) 
         nonlocal expanded
         if "rows" not in known or not torch.equal(known["rows"], rows):
             known["rows"] = rows.clone()  # a search may change its own in place
-            keys, values, mask = (part.index_select(0, rows) for part in memory[:3])
-            expanded = Memory(keys, values, mask, tuple(part.index_select(0, rows) for part in memory.extra))
+            expanded = select(memory, rows)
         output = model.decoder(tokens.unsqueeze(1), expanded, state, need_weights=need_weights)
         weights = None if output.weights is None else output.weights.squeeze(1)
         return StepOutput(model.log_probs(output.features.squeeze(1)), output.state, weights)
@@ -101,10 +100,10 @@ def seq2seq(
     embedding: int,
     dropout: float,
     tie: Tie,
-    encoder: Callable[..., RecurrentEncoder],
-    decoder: Callable[..., RecurrentDecoder],
-    attention: Callable[..., nn.Module],
-    decoder_width: int,
+    encoder: Callable[..., Encoder],
+    decoder: Callable[..., Decoder],
+    attention: Callable[[int, int], Attention],
+    self_attention: SelfAttentionBuilder,
 ) -> Seq2Seq:
     """Build a model from partly bound builders, handing each the sizes known only now. Raises ConfigError.
 
@@ -120,19 +119,19 @@ def seq2seq(
         )
     target_embedding = Embedding(target_size, embedding)
     source_embedding = target_embedding if tie == "all" else Embedding(source_size, embedding)
-    built_encoder = encoder(embedding)
-    output_size = decoder_width if tie == "none" else embedding
+    built_encoder = encoder(embedding, self_attention)
     built = decoder(
         target_embedding,
-        attention(decoder_width, built_encoder.width),
+        lambda query_size: attention(query_size, built_encoder.width),
+        self_attention,
         built_encoder.width,
-        output_size,
+        None if tie == "none" else embedding,
         dropout,
     )
-    output = nn.Linear(output_size, target_size)
+    output = nn.Linear(built.output_size, target_size)
     nn.init.zeros_(output.bias)
     if tie == "none":
-        nn.init.normal_(output.weight, std=output_size**-0.5)
+        nn.init.normal_(output.weight, std=built.output_size**-0.5)
     else:
         output.weight = target_embedding.weight
     return Seq2Seq(source_embedding, built_encoder, built, output, dropout=dropout)

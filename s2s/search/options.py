@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from s2s.errors import ConfigError
 
@@ -16,6 +17,8 @@ _INTEGERS = {  # key: (lowest, highest) allowed value
     "no_repeat_ngram": (0, 1_000),
     "top_k": (0, 10_000_000),
     "seed": (0, 2**63 - 1),
+    "forward_back": (0, 1_000_000),
+    "forward_ahead": (1, 1_000_000),
 }
 _NUMBERS = {  # key: (lowest, highest, whether the lowest itself is allowed)
     "length_penalty": (-10.0, 10.0, True),
@@ -23,8 +26,23 @@ _NUMBERS = {  # key: (lowest, highest, whether the lowest itself is allowed)
     "max_ratio": (0.0, 1000.0, True),
     "temperature": (0.0, 1000.0, False),
     "top_p": (0.0, 1.0, False),
+    "forward_threshold": (0.0, 1.0, False),
 }
 _SWITCHES = ("early_finish", "allow_unk", "sample")
+
+Forward = Literal["off", "soft", "threshold", "strict", "window"]
+Exhausted = Literal["last", "zero"]
+_CHOICES = {
+    "forward": ("off", "soft", "threshold", "strict", "window"),
+    "forward_exhausted": ("last", "zero"),
+}
+# options that only some kinds of `forward` read, and their neutral values
+_FORWARD = (
+    ("forward_threshold", 0.5, ("threshold",)),
+    ("forward_back", 1, ("window",)),
+    ("forward_ahead", 3, ("window",)),
+    ("forward_exhausted", "last", ("threshold", "strict", "window")),
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +60,12 @@ class SearchConfig:
     sample: draw from the model instead of searching, with `temperature`, then the `top_k` likeliest tokens (0: all),
     then the smallest set of tokens with probability `top_p` (Holtzman et al. 2020, arXiv 1904.09751). seed: of sampling
     alone.
+
+    forward: keeps the attention of a trained model from going back: `strict`, no source token up to the one that the
+    last step looked at most; `threshold`, none whose weights of past steps sum to `forward_threshold`; `soft`, used
+    ones lose weight; `window`, none but those from `forward_back` before the last one up to, and without,
+    `forward_ahead` after it. forward_exhausted: a step to which no token is left takes the last one again (last), or a
+    zero context (zero).
     """
 
     beam: int = 5
@@ -60,6 +84,11 @@ class SearchConfig:
     top_p: float = 1.0
     temperature: float = 1.0
     seed: int = 1
+    forward: Forward = "off"
+    forward_threshold: float = 0.5
+    forward_back: int = 1
+    forward_ahead: int = 3
+    forward_exhausted: Exhausted = "last"
 
     def problems(self) -> list[str]:
         """One message for every wrong value or impossible combination: key, value and what is allowed."""
@@ -72,6 +101,11 @@ class SearchConfig:
             found.append(
                 "search.max_ratio=0 with search.max_extra=0: no output token would be allowed; raise one of them"
             )
+        found += [
+            f"search.{key}={getattr(self, key)}: has a meaning only with search.forward={' or '.join(readers)}"
+            for key, neutral, readers in _FORWARD
+            if self.forward not in readers and getattr(self, key) != neutral
+        ]
         if self.sample:
             if self.beam != 1:
                 found.append(f"search.beam={self.beam}: must be 1 with search.sample=true")
@@ -113,4 +147,8 @@ class SearchConfig:
             value = getattr(self, key)
             if not isinstance(value, bool):
                 found.append(f"search.{key}={value!r}: must be true or false")
+        for key, choices in _CHOICES.items():
+            value = getattr(self, key)
+            if value not in choices:
+                found.append(f"search.{key}={value!r}: must be {', '.join(choices[:-1])} or {choices[-1]}")
         return found

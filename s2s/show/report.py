@@ -105,25 +105,27 @@ def write_report(path: str | Path, data: ReportData) -> None:
 
     Raises DataError where an alignment doesn't fit its pieces, RunError where the file can't be written.
     """
-    css, js, page = (_asset(f"report.{kind}") for kind in ("css", "js", "html"))
+    css, js, page = (asset(f"report.{kind}") for kind in ("css", "js", "html"))
     # One pass over the template: what is put in is not searched again.
     text = Template(page).substitute(
         title=html.escape(f"{data.name} · s2s report"),
         css=css,
-        css_hash=_hash(css),
+        css_hash=content_hash(css),
         js=js,
-        js_hash=_hash(js),
+        js_hash=content_hash(js),
         json=_embed(_content(data)),
     )
     write_atomic(path, text.encode("utf-8", "replace"))
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A page, style or script of this package."""
     # Bytes, so that line ends stay as the hash counts them.
     return resources.files("s2s.show").joinpath(name).read_bytes().decode("utf-8")
 
 
-def _hash(text: str) -> str:
+def content_hash(text: str) -> str:
+    """SHA-256 as a content security policy names it."""
     return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
 
 
@@ -209,15 +211,15 @@ def _sample(sample: Sample, where: str) -> dict[str, Any]:
             f"{broken} of {rows * columns} weights of this sample are not finite numbers; they are shown as 0."
         )
     content["attention"] = {
-        "source": _words(sample.source_pieces),
-        "output": _words(sample.pieces),
+        "source": words(sample.source_pieces),
+        "output": words(sample.pieces),
         # Three decimals, as whole thousandths: half the size of "0.123".
         "rows": [[round(1000 * min(1.0, max(0.0, _finite(w) or 0.0))) for w in row] for row in sample.alignment],
     }
     return content
 
 
-def _words(pieces: Sequence[str]) -> list[dict[str, Any]]:
+def words(pieces: Sequence[str]) -> list[dict[str, Any]]:
     """Pieces as a reader sees them: text, whether a space precedes it, whether it is a special piece.
 
     With sentencepiece's mark of a word start (U+2581), the mark tells; single characters stand side by side; whole
@@ -225,14 +227,14 @@ def _words(pieces: Sequence[str]) -> list[dict[str, Any]]:
     """
     marked = any("▁" in piece for piece in pieces)
     characters = not marked and all(len(piece) == 1 or piece in SPECIALS for piece in pieces)
-    words = []
+    found = []
     for piece in pieces:
         text = piece.removeprefix("▁").replace("▁", " ") if marked else piece
         gap = piece.startswith("▁") if marked else not characters
-        words.append(
+        found.append(
             {"text": text if text.strip() else "␣", "gap": gap, "special": piece in SPECIALS or not text.strip()}
         )
-    return words
+    return found
 
 
 def _curves(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

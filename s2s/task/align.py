@@ -66,7 +66,10 @@ def align(
         done: dict[int, Alignment] = {}
         for k, example, own in zip(kept, examples, weights, strict=True):
             source, target = texts[k]
-            words = _words(trained.source, source, example.source), _words(trained.target, target, example.target)
+            words = (
+                words_of_pieces(trained.source, source, example.source),
+                words_of_pieces(trained.target, target, example.target),
+            )
             # EOS of either side is no word
             links = links_from_weights(
                 own[: len(example.target), : len(example.source)], method=method, threshold=threshold
@@ -95,7 +98,7 @@ def _weights(trained: Trained, examples: Sequence[Example]) -> list[Tensor]:
     ]
 
 
-def _words(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> list[int | None]:
+def words_of_pieces(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> list[int | None]:
     """The word of each piece. A tokenizer's own normalisation may part a word (U+00B4 becomes a space and a mark)."""
     words = text.split()
     pieces = [tokenizer.encode(word) for word in words]

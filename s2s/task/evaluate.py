@@ -4,33 +4,54 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 
-from s2s.config import TaskConfig
+from s2s.config import Config, TaskConfig
 from s2s.model.seq2seq import Seq2Seq, real_positions
+from s2s.score.alignment import AlignmentScore, GoldAlignment, alignment_error_rate
+from s2s.score.attention_statistics import AttentionStatistics, attention_statistics
 from s2s.score.metrics import compute
+from s2s.task.align import align
 from s2s.task.generate import Generator
+from s2s.task.trained import Trained
 from s2s.text.batching import BatchPlan, Example, collate, example_lengths
 from s2s.text.corpus import Pair
+from s2s.text.corpus.synthetic import links
 from s2s.train.loss import smoothed_cross_entropy
-from s2s.types import Result, Score
+from s2s.types import EOS, Result, Score
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a split gave. results: one a pair, in order. seconds: of decoding alone."""
+    """What a split gave. results: one a pair, in order, without alignments. seconds: of decoding alone.
+
+    attention: of the outputs' own alignments, the row of the end of sentence left out. alignment: of the references,
+    forced, against the true links. Either is None where the model gives no weights or the generator wasn't asked for
+    them; alignment also where nobody knows the links, or a pair is longer than the model takes.
+    """
 
     results: list[Result]
     scores: list[Score]
     seconds: float
+    attention: AttentionStatistics | None = None
+    alignment: AlignmentScore | None = None
 
     @property
     def speed(self) -> float:
         """Sentences decoded a second."""
         return len(self.results) / self.seconds
+
+    def facts(self) -> dict[str, Any]:
+        """What a run's log keeps of it beside the scores, as plain values."""
+        return {
+            "sentences_per_second": self.speed,
+            "attention": None if self.attention is None else asdict(self.attention),
+            "alignment": None if self.alignment is None else asdict(self.alignment),
+        }
 
     def flags(self) -> dict[str, int]:
         """How many results carry each flag."""
@@ -42,10 +63,30 @@ class Evaluation:
 
 
 def evaluate(generator: Generator, pairs: Sequence[Pair], task: TaskConfig, *, intervals: bool = False) -> Evaluation:
-    """Translate the sources of `pairs` and score the texts against the targets, as raw text."""
-    began = time.monotonic()
-    results = generator([pair.source for pair in pairs])
-    seconds = max(time.monotonic() - began, 1e-9)
+    """Translate the sources of `pairs` and score the texts against the targets, as raw text.
+
+    Attention and its error rate are looked at if the generator keeps alignments (`Options.alignment`).
+    """
+    results: list[Result] = []
+    seconds = 1e-9
+
+    def weights() -> Iterator[Sequence[Sequence[float]]]:
+        """The alignment of each output as it comes, so that those of a whole corpus are never held at once."""
+        nonlocal seconds
+        outputs = generator.stream([pair.source for pair in pairs])
+        while True:
+            began = time.monotonic()
+            result = next(outputs, None)
+            seconds += time.monotonic() - began
+            if result is None:
+                return
+            results.append(replace(result, alignment=None))
+            if result.alignment is not None:
+                yield result.alignment[: len(result.tokens) - (result.tokens[-1:] == (EOS,))]
+
+    attention = attention_statistics(weights())
+    trained = generator.models[0]
+    attends = attention.rows > 0
     scores = compute(
         list(task.metrics),
         [result.text for result in results],
@@ -54,7 +95,30 @@ def evaluate(generator: Generator, pairs: Sequence[Pair], task: TaskConfig, *, i
         tokenize=task.tokenize,
         intervals=intervals,
     )
-    return Evaluation(results, scores, seconds)
+    return Evaluation(
+        results, scores, seconds, attention if attends else None, _alignment(trained, pairs) if attends else None
+    )
+
+
+def _alignment(trained: Trained, pairs: Sequence[Pair]) -> AlignmentScore | None:
+    """The alignment error of forced references, where their true links are known."""
+    gold, limit = _gold(trained.config, pairs), trained.config.trainer
+    if gold is None or any(
+        len(trained.source.encode(pair.source)) > limit.max_source
+        or len(trained.target.encode(pair.target)) > limit.max_target
+        for pair in pairs
+    ):
+        return None
+    aligned = align(trained, [(pair.source, pair.target) for pair in pairs])
+    return alignment_error_rate([frozenset(one.links if one else ()) for one in aligned], gold)
+
+
+def _gold(config: Config, pairs: Sequence[Pair]) -> list[GoldAlignment] | None:
+    """The links of a generated corpus, all of them sure; None for any other corpus."""
+    if config.corpus.name != "generated":
+        return None
+    known = (frozenset(links(config.corpus.options["task"], pair.source.split())) for pair in pairs)
+    return [GoldAlignment(own, own) for own in known]
 
 
 @torch.no_grad()

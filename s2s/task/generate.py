@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 
+from s2s.attention.forced_forward import constrain
 from s2s.errors import UsageError
-from s2s.model.seq2seq import start_search
+from s2s.model.seq2seq import Seq2Seq, start_search
 from s2s.score.flags import line_flags
 from s2s.search import Constraints, SearchConfig, ensemble, search
 from s2s.task.trained import Trained
@@ -75,11 +76,30 @@ class _Part:
     error: str | None = None  # why its constraints can't be met at all
 
 
+def _constrained(model: Seq2Seq, config: SearchConfig) -> Seq2Seq:
+    """The model, or a copy of it whose attentions obey `config.forward`; parameters are shared."""
+    if config.forward == "off":
+        return model
+    forced = constrain(
+        model,
+        config.forward,
+        threshold=config.forward_threshold,
+        back=config.forward_back,
+        ahead=config.forward_ahead,
+        exhausted=config.forward_exhausted,
+    )
+    return cast(Seq2Seq, forced)
+
+
 class Generator:
     """One model, or several that decode as one, behind a list-in, list-out call."""
 
     def __init__(self, models: Sequence[Trained], config: SearchConfig, options: Options | None = None) -> None:
-        """models: share their target vocabulary. Raises UsageError if they don't, ConfigError for a wrong config."""
+        """models: share their target vocabulary.
+
+        Raises UsageError if they don't, or if `config.forward` can't hold for their attention; ConfigError for a wrong
+        config.
+        """
         config.check()
         self.models, self.config, self.options = list(models), config, options or Options()
         first = self.models[0]
@@ -89,6 +109,7 @@ class Generator:
                     "the models of an ensemble must share their tokenizers",
                     hint="Train them on the same corpus with the same text options and different seeds",
                 )
+        self._searched = [_constrained(trained.model, config) for trained in self.models]
         trained_with = first.config.trainer.max_source
         self.limit = self.options.max_source or trained_with  # tokens, EOS not counted
 
@@ -166,10 +187,8 @@ class Generator:
         states: list[State] = []
         needed = self.options.alignment or self.config.coverage_penalty > 0
         ids, lengths = pad([[*part.ids, EOS] for part in parts])
-        for trained in self.models:
-            step, state = start_search(
-                trained.model, ids.to(trained.device), lengths.to(trained.device), need_weights=needed
-            )
+        for trained, model in zip(self.models, self._searched, strict=True):
+            step, state = start_search(model, ids.to(trained.device), lengths.to(trained.device), need_weights=needed)
             steps.append(step)
             states.append(state)
         constraints = [self._constraints(part.request) for part in parts]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
 from s2s.config import SearchConfig
 from s2s.errors import UsageError
 from s2s.task.generate import Generator, Options, Overlong, Request
+from s2s.task.stream import stream
 from s2s.task.trained import Trained, load_trained
 from s2s.types import Result
 
@@ -87,6 +88,17 @@ class Model:
         results = self.generator(alignment=details, **options)([Request(one, **fixed) for one in texts])
         made: list[Any] = list(results) if details else [result.text for result in results]
         return made[0] if single else made
+
+    def stream(self, words: Iterable[str], *, wait_k: float | None = None, **search: Any) -> Iterator[str]:
+        """Translate one sentence while it grows: each word of the output as soon as it is known.
+
+        wait_k, and UsageError on a model that can't: see `s2s.task.stream.Stream`. search: fields of SearchConfig.
+        """
+        if len(self.trained) > 1:
+            raise UsageError("an ensemble can't stream", expected="one model", found=f"{len(self.trained)}")
+        return stream(
+            self.trained[0], words, wait_k=wait_k, search=search_config(self.trained[0].config.search, search)
+        )
 
 
 def load(path: str | Path, *more: str | Path, device: str = "auto", plugins: Sequence[str] = ()) -> Model:

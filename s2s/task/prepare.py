@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from s2s.config import Config
 from s2s.errors import DataError
+from s2s.score.alignment import Link, parse_links
+from s2s.task.align import words_of_pieces
 from s2s.text.batching import BatchPlan, Example, example_lengths
 from s2s.text.corpus import Corpus, Pair
+from s2s.text.lines import read_lines
 from s2s.text.vocabulary import Recipe, Tokenizer
+from s2s.train.links import align_corpus
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,12 @@ class Prepared:
         """The batches of training."""
         trainer = config.trainer
         return BatchPlan(example_lengths(self.train), trainer.batch_tokens, config.seed, trainer.pad_multiple)
+
+    def links_fingerprint(self) -> str | None:
+        """One sha256 (hex) over the links of all training examples, in order; None without links."""
+        if all(example.links is None for example in self.train):
+            return None
+        return hashlib.sha256(json.dumps([example.links for example in self.train]).encode()).hexdigest()
 
     def fetch(self, config: Config) -> _Fetch:
         """Examples by number; with subword sampling, segmented anew in each epoch."""
@@ -69,7 +81,8 @@ def train_tokenizers(config: Config, corpus: Corpus) -> tuple[Tokenizer, Tokeniz
 def prepare(config: Config, corpus: Corpus, tokenizers: tuple[Tokenizer, Tokenizer]) -> Prepared:
     """Examples of train and dev. Pairs above `trainer.max_source` or `max_target` tokens are left out and counted.
 
-    Raises DataError if nothing is left, or if more than half of train is left out.
+    The training examples get the links that `trainer.links` asks for. Raises DataError if nothing is left, or if more
+    than half of train is left out, and for a file of links that doesn't fit the corpus.
     """
     source, target = tokenizers
     kept: dict[str, tuple[list[Example], list[Pair]]] = {}
@@ -80,6 +93,9 @@ def prepare(config: Config, corpus: Corpus, tokenizers: tuple[Tokenizer, Tokeniz
         fits = [
             len(e.source) <= config.trainer.max_source and len(e.target) <= config.trainer.max_target for e in examples
         ]
+        if split == "train" and config.trainer.links not in (None, "auto"):
+            links = _read_links(str(config.trainer.links), corpus, examples, tokenizers)
+            examples = [replace(e, links=own) for e, own in zip(examples, links, strict=True)]
         kept[split] = (
             [e for e, fit in zip(examples, fits, strict=True) if fit],
             [p for p, fit in zip(pairs, fits, strict=True) if fit],
@@ -95,6 +111,46 @@ def prepare(config: Config, corpus: Corpus, tokenizers: tuple[Tokenizer, Tokeniz
         )
     if not kept["dev"][0]:
         raise DataError("there are no dev pairs to choose a model by", where=f"corpus {corpus.name}")
+    if config.trainer.links == "auto":
+        links = align_corpus([(e.source, e.target) for e in kept["train"][0]])
+        kept["train"][0][:] = [replace(e, links=own) for e, own in zip(kept["train"][0], links, strict=True)]
     return Prepared(
         corpus, source, target, kept["train"][0], kept["dev"][0], kept["dev"][1], kept["train"][1], too_long
     )
+
+
+def _read_links(
+    path: str, corpus: Corpus, examples: Sequence[Example], tokenizers: tuple[Tokenizer, Tokenizer]
+) -> list[list[Link]]:
+    """Links between the pieces of each training example, from a file with those of its words.
+
+    Line n belongs to pair n of the training split; those too long for the model have a line too. A link of two words
+    links all of their pieces. Raises DataError that names the line.
+    """
+    pairs = corpus.splits["train"]
+    with read_lines(path) as file:
+        lines = list(file)
+    if len(lines) != len(pairs):
+        dropped = corpus.report.splits["train"].table()
+        raise DataError(
+            "links and training pairs differ in number",
+            where=path,
+            expected=f"{len(pairs)} lines, one for each pair of the training split",
+            found=f"{len(lines)} lines",
+            hint=f"Dropped pairs have no line: {dropped}" if dropped else None,
+        )
+    found = []
+    for number, (line, pair, example) in enumerate(zip(lines, pairs, examples, strict=True), 1):
+        sizes = len(pair.source.split()), len(pair.target.split())
+        sources = words_of_pieces(tokenizers[0], pair.source, example.source)
+        targets = words_of_pieces(tokenizers[1], pair.target, example.target)
+        words = parse_links(line, where=f"{path}:{number}", sizes=sizes).possible
+        found.append(
+            [
+                (i, j)
+                for j, target in enumerate(targets)
+                for i, source in enumerate(sources)
+                if (source, target) in words
+            ]
+        )
+    return found

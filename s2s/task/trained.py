@@ -15,7 +15,7 @@ from s2s import bundle
 from s2s.config import Config, from_plain, to_plain
 from s2s.errors import BundleError, S2SError, UsageError
 from s2s.model.seq2seq import Seq2Seq, seq2seq
-from s2s.tensors import match
+from s2s.tensors import match, persistent_buffers
 from s2s.text import tokenizer
 from s2s.text.vocabulary import Tokenizer
 
@@ -47,7 +47,7 @@ def build_model(config: Config, source_size: int, target_size: int) -> Seq2Seq:
         encoder=config.encoder.build,
         decoder=config.decoder.build,
         attention=config.attention.build,
-        decoder_width=int(config.decoder.options["width"]),
+        self_attention=config.self_attention.build,
     )
 
 
@@ -60,6 +60,11 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def _tensors(model: Seq2Seq) -> dict[str, Tensor]:
+    """What a bundle holds of a model: its parameters and its persistent buffers."""
+    return {**dict(model.named_parameters()), **persistent_buffers(model)}
+
+
 def save_trained(folder: Path, trained: Trained, *, training: Mapping[str, Any], card: str) -> None:
     """Write the model as a bundle, as its weights stand now. training: facts for `s2s info`. See `bundle.save`."""
     config = {
@@ -68,7 +73,7 @@ def save_trained(folder: Path, trained: Trained, *, training: Mapping[str, Any],
         "vocabulary": [trained.source.size, trained.target.size],
         "training": dict(training),
     }
-    tensors: dict[str, Tensor] = {name: value.detach() for name, value in trained.model.named_parameters()}
+    tensors = {name: value.detach() for name, value in _tensors(trained.model).items()}
     files = tokenizer.dump(trained.source, trained.target)
     bundle.save(folder, config=config, tensors=tensors, files=files, card=card)
 
@@ -100,10 +105,10 @@ def load_trained(path: str | Path, *, device: str = "auto", plugins: Sequence[st
         raise BundleError("`languages` must be two language codes", where=where, found=repr(languages)[:80])
     with torch.device("meta"):  # nothing is allocated until the file is known to fit
         sketch = build_model(config, source.size, target.size)
-    match({name: (tuple(p.shape), p.dtype) for name, p in sketch.named_parameters()}, read.tensors)
+    match({name: (tuple(value.shape), value.dtype) for name, value in _tensors(sketch).items()}, read.tensors)
     model = build_model(config, source.size, target.size)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(read.tensors[name])
+        for name, value in _tensors(model).items():
+            value.copy_(read.tensors[name])
     model.requires_grad_(False).eval().to(place)
     return Trained(model, source, target, config, (languages[0], languages[1]))

@@ -109,6 +109,7 @@ def start_run(config: Config, prepared: Prepared, device: torch.device) -> Run:
     meta = {
         "config": to_plain(config),
         "corpus": prepared.corpus.fingerprint(),
+        "links": prepared.links_fingerprint(),
         "tokenizers": [prepared.source.digest, prepared.target.digest],
         "threads": torch.get_num_threads(),
     }
@@ -137,14 +138,18 @@ def _tokenizers(config: Config, corpus: Corpus, folder: Path, display: Progress)
 def _resume(run: Run, last: Path, prepared: Prepared, folder: Path, display: Progress, changed_corpus: bool) -> None:
     groups_meta = read_json(last / checkpoint.META, checkpoint.MAX_META, error=BundleError)
     checkpoint.check_resume(groups_meta["config"], run.meta["config"], FREE, str(folder))
-    if groups_meta["corpus"] != run.meta["corpus"] and not changed_corpus:
-        raise DataError(
-            "the corpus has changed since the run began",
-            where=str(folder),
-            expected=f"fingerprint {groups_meta['corpus'][:16]}",
-            found=run.meta["corpus"][:16],
-            hint="Put the old data back, or go on with the new by --changed-corpus",
-        )
+    for what, before, now in (
+        ("the corpus", groups_meta["corpus"], run.meta["corpus"]),
+        ("what the training pairs are linked by", groups_meta.get("links"), run.meta["links"]),
+    ):
+        if before != now and not changed_corpus:
+            raise DataError(
+                f"{what} has changed since the run began",
+                where=str(folder),
+                expected=f"fingerprint {before[:16]}",
+                found=now[:16],
+                hint="Put the old data back, or go on with the new by --changed-corpus",
+            )
     if groups_meta["threads"] != run.meta["threads"]:
         display.note(
             f"the run began with {groups_meta['threads']} threads and goes on with {run.meta['threads']}: "
@@ -215,16 +220,16 @@ def _keeper(trained: Trained, run: Run, folder: Path, corpus: Corpus) -> Callabl
 def finish(folder: Path, config: Config, config_text: str, prepared: Prepared, log: RunLog, *, seconds: float) -> None:
     """Score the best model on the test splits and write scores.json, samples, pictures and report.html."""
     # the user named these modules when the run began
-    nodes = (config.corpus, config.text, config.encoder, config.decoder, config.attention)
+    nodes = (config.corpus, config.text, config.encoder, config.decoder, config.attention, config.self_attention)
     plugins = [node.name.rpartition(".")[0] for node in nodes if "." in node.name]
     trained = load_trained(folder / "model", device=config.device, plugins=plugins)
     corpus = prepared.corpus
     evaluations: dict[str, Evaluation] = {}
     for split in config.task.eval_splits:
         if corpus.splits.get(split):
-            generator = Generator([trained], config.search, Options())
+            generator = Generator([trained], config.search, Options(alignment=True))
             evaluations[split] = evaluate(generator, corpus.splits[split], config.task, intervals=True)
-            log.write("test", split=split, sentences_per_second=evaluations[split].speed)
+            log.write("test", split=split, **evaluations[split].facts())
             for score in evaluations[split].scores:
                 print(f"{split}: {score}", file=sys.stderr)
     events = read_log(folder / "log.jsonl")

@@ -21,6 +21,7 @@ class Example:
 
     source: Sequence[int]
     target: Sequence[int]
+    links: Sequence[tuple[int, int]] | None = None  # (source position, target position), from 0; None = not known
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,32 @@ def pad(rows: Sequence[Sequence[int]], multiple: int = 1) -> tuple[Tensor, Tenso
 
 
 def collate(examples: Sequence[Example], rows: Sequence[int], pad_multiple: int = 1) -> Batch:
-    """A batch of `examples`; `rows` says which examples of the corpus they are. EOS and BOS are added here."""
+    """A batch of `examples`; `rows` says which examples of the corpus they are. EOS and BOS are added here.
+
+    Where links are known, the EOS of a target is linked to that of its source.
+    """
     source, source_lengths = pad([[*e.source, EOS] for e in examples], pad_multiple)
     target_in, _ = pad([[BOS, *e.target] for e in examples], pad_multiple)
     target_out, target_lengths = pad([[*e.target, EOS] for e in examples], pad_multiple)
-    return Batch(source, source_lengths, target_in, target_out, target_lengths, tuple(rows))
+    links = (
+        _soft_links(examples, target_out.size(1), source.size(1))
+        if any(e.links is not None for e in examples)
+        else None
+    )
+    return Batch(source, source_lengths, target_in, target_out, target_lengths, tuple(rows), links)
+
+
+def _soft_links(examples: Sequence[Example], target_size: int, source_size: int) -> Tensor:
+    """Links as the share of each source position, (B, T, S): the links of a target position share it evenly."""
+    places = [
+        (row, target, source)
+        for row, e in enumerate(examples)
+        if e.links is not None
+        for source, target in (*e.links, (len(e.source), len(e.target)))
+    ]
+    shares = torch.zeros(len(examples), target_size, source_size)
+    shares[tuple(torch.tensor(places).t())] = 1.0
+    return shares / shares.sum(-1, keepdim=True).clamp_min(1.0)
 
 
 def example_lengths(examples: Sequence[Example]) -> list[tuple[int, int]]:

@@ -63,6 +63,9 @@ class Tokenizer(Protocol):
     def files(self, prefix: str) -> dict[str, bytes]:
         """What a bundle keeps, by file name: `<prefix>.spm` or `<prefix>.json`."""
 
+    def __hash__(self) -> int:
+        """By the digest."""
+
 
 @dataclass(frozen=True)
 class Recipe:

@@ -19,12 +19,13 @@ import torch
 
 from s2s.errors import DataError, RunError
 from s2s.model.seq2seq import Seq2Seq
+from s2s.tensors import persistent_buffers
 from s2s.text.batching import BatchPlan, Example, collate
 from s2s.train import checkpoint
 from s2s.train.average import MovingAverage, mean
 from s2s.train.log import RunLog
 from s2s.train.options import OptimConfig, TrainerConfig
-from s2s.train.schedule import rate
+from s2s.train.schedule import rate, sampling_share
 from s2s.train.signals import InterruptedRunError, StopRequest, stop_request
 from s2s.train.step import make_optimizer, update
 
@@ -109,6 +110,8 @@ class Run:
         }
         if self.device.type == "cuda":
             groups["rng"]["cuda"] = torch.cuda.get_rng_state(self.device)
+        if buffers := persistent_buffers(self.model):
+            groups["buffers"] = buffers
         if self.average:
             groups["ema"] = self.average.state()
         meta = {**self.meta, "position": dataclasses.asdict(self.position), "optimizer": plain}
@@ -119,6 +122,8 @@ class Run:
         """Go on from a checkpoint of the same configuration, exactly."""
         groups, meta = checkpoint.load(path)
         self._write(groups["model"])
+        for name, buffer in persistent_buffers(self.model).items():
+            buffer.copy_(groups["buffers"][name])
         self.optimizer.load_state_dict(checkpoint.unflatten_optimizer(groups["optimizer"], meta["optimizer"]))
         if self.average:
             self.average.load(groups["ema"])
@@ -157,7 +162,8 @@ def fit(
     stopped run left undone at its last step, a validation or its end, is done first when it goes on.
     """
     position, trainer = run.position, run.trainer
-    minutes = None if trainer.minutes is None else max(0.0, trainer.minutes - position.seconds / 60)
+    timed = trainer.minutes is not None and trainer.clock == "wall"  # what is left of another clock isn't foreseeable
+    minutes = max(0.0, trainer.minutes - position.seconds / 60) if trainer.minutes and timed else None
     display.start("training", total=trainer.steps, minutes=minutes, done=position.step)
     clock = _Clock(position, trainer.clock)
     begun = position.step
@@ -277,8 +283,17 @@ def _train_step(
     position, trainer = run.position, run.trainer
     run.model.train()
     examples = [collate(data.fetch(one, position.epoch), one, trainer.pad_multiple) for one in rows]
-    learning_rate = rate(run.optim, position.step, _progress(run, batches))
-    made = update(run.model, examples, run.optimizer, run.optim, rate=learning_rate, precision=trainer.precision)
+    progress = _progress(run, batches)
+    learning_rate = rate(run.optim, position.step, progress)
+    made = update(
+        run.model,
+        examples,
+        run.optimizer,
+        run.optim,
+        rate=learning_rate,
+        precision=trainer.precision,
+        sampling=sampling_share(run.optim, progress),
+    )
     position.batch += len(rows)
     position.step += 1
     if made.finite:

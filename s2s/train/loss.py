@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -14,10 +15,20 @@ _CHUNK_GPU = 1 << 25
 
 
 class Loss(NamedTuple):
-    """loss: what is minimised; nll: negative log-likelihood without smoothing, natural log. Both summed over tokens."""
+    """loss: what is minimised; nll: negative log-likelihood without smoothing, natural log. Both summed over tokens.
+
+    Only loss carries a gradient.
+    """
 
     loss: Tensor  # ()
-    nll: Tensor  # (), carries no gradient
+    nll: Tensor  # ()
+    log_prob: Tensor  # (N,) of each target token
+
+
+def _chunks(features: Tensor, vocabulary: int) -> Iterator[slice]:
+    """Slices of the rows of `features` whose logits are held at once."""
+    rows = max(1, (_CHUNK if features.device.type == "cpu" else _CHUNK_GPU) // vocabulary)
+    return (slice(start, start + rows) for start in range(0, features.size(0), rows))
 
 
 class _SmoothedCrossEntropy(torch.autograd.Function):
@@ -30,7 +41,7 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         vocabulary, count = weight.size(0), features.size(0)
         needed = any(ctx.needs_input_grad[:3])
         half = torch.is_autocast_enabled(features.device.type)
@@ -42,9 +53,7 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
         d_weight = torch.zeros_like(weight) if needed else None
         d_bias = torch.zeros_like(bias) if needed else None
         norms, picked = features.new_empty(count, dtype=exact), features.new_empty(count, dtype=exact)
-        rows = max(1, (_CHUNK if features.device.type == "cpu" else _CHUNK_GPU) // vocabulary)
-        for start in range(0, count, rows):
-            part = slice(start, start + rows)
+        for part in _chunks(features, vocabulary):
             logits = torch.addmm(offset, inputs[part], matrix.t()).to(exact)
             target = targets[part].unsqueeze(1)
             picked[part] = logits.gather(1, target).squeeze(1)
@@ -73,11 +82,12 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
         if needed:
             ctx.save_for_backward(d_inputs.to(features.dtype), d_weight, d_bias)  # type: ignore[union-attr]
         nll = nll.clone() if loss is nll else nll
-        ctx.mark_non_differentiable(nll)
-        return loss, nll
+        log_prob = picked - norms
+        ctx.mark_non_differentiable(nll, log_prob)
+        return loss, nll, log_prob
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         d_features, d_weight, d_bias = ctx.saved_tensors
         return d_features * gradient, d_weight * gradient, d_bias * gradient, None, None
 
@@ -90,8 +100,7 @@ def smoothed_cross_entropy(
     features: (N, O); weight: (V, O); bias: (V,); targets: (N,) int64. smoothing: share of the target mass that is
     spread evenly over the vocabulary. N = 0 gives zero loss and zero gradients.
     """
-    loss, nll = _SmoothedCrossEntropy.apply(features, weight, bias, targets, smoothing)  # type: ignore[no-untyped-call]
-    return Loss(loss, nll)
+    return Loss(*_SmoothedCrossEntropy.apply(features, weight, bias, targets, smoothing))  # type: ignore[no-untyped-call]
 
 
 def smoothed_cross_entropy_plain(
@@ -99,8 +108,19 @@ def smoothed_cross_entropy_plain(
 ) -> Loss:
     """The same with whole logits and autograd: the reference."""
     log_probs = F.log_softmax(F.linear(features, weight, bias), -1)
-    nll = -log_probs.gather(1, targets.unsqueeze(1)).sum()
-    return Loss((1 - smoothing) * nll - smoothing * log_probs.mean(1).sum(), nll.detach())
+    picked = log_probs.gather(1, targets.unsqueeze(1)).squeeze(1)
+    loss = -(1 - smoothing) * picked.sum() - smoothing * log_probs.mean(1).sum()
+    return Loss(loss, -picked.detach().sum(), picked.detach())
+
+
+@torch.no_grad()
+def best_tokens(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The most probable token of softmax(features weight^T + bias) for each of N positions, (N,) int64.
+
+    features: (N, O); weight: (V, O); bias: (V,). Logits are never whole in memory.
+    """
+    parts = [F.linear(features[part], weight, bias).argmax(1) for part in _chunks(features, weight.size(0))]
+    return torch.cat(parts) if parts else features.new_empty(0, dtype=torch.int64)
 
 
 def symmetric_divergence(first: Tensor, second: Tensor) -> Tensor:
@@ -109,3 +129,13 @@ def symmetric_divergence(first: Tensor, second: Tensor) -> Tensor:
     first, second: log-probabilities (N, V) of the same tokens under two dropout masks.
     """
     return ((first.exp() - second.exp()) * (first - second)).sum() / 2
+
+
+def guided_alignment(weights: Tensor, links: Tensor) -> Tensor:
+    """Cross-entropy between given alignments and attention, summed over N tokens (Chen et al. 2016, arXiv 1607.01628).
+
+    -sum_t sum_s a_ts log w_ts (section 3, the cross-entropy cost): the attention w (N, S) is drawn to the soft links
+    a (N, S), whose rows sum to 1, or to 0 for a token without links, which costs nothing. Weights below 1e-9 cost as
+    much as 1e-9 and get no gradient.
+    """
+    return -(links * weights.to(torch.promote_types(weights.dtype, torch.float32)).clamp_min(1e-9).log()).sum()

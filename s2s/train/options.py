@@ -21,6 +21,8 @@ class OptimConfig:
     clip: float | None = 1.0  # largest norm of the gradient; null = off
     label_smoothing: float = 0.1
     rdrop: float = 0.0  # weight of R-Drop (arXiv 2106.14448); 0 = off
+    guided_alignment: float = 0.0  # weight of guided alignment (arXiv 1607.01628), needs trainer.links; 0 = off
+    scheduled_sampling: float = 0.0  # share of inputs that are own predictions, at the end (arXiv 1506.03099); 0 = off
     ema: float = 0.0  # decay of the moving average of the weights; 0 = off
     average: int = 0  # how many of the last checkpoints are averaged at the end; 0 = off
 
@@ -49,5 +51,6 @@ class TrainerConfig:
     precision: Literal["auto", "float32", "bf16"] = "auto"  # auto: bf16 on a GPU that has it, else float32
     max_bad_steps: int = 10  # steps in a row with a loss that is not finite before training stops
     subword_sample: float = 0.0  # alpha of subword regularisation (arXiv 1804.10959; BPE-dropout for bpe); 0 = off
+    links: str | None = None  # auto, or a file: i-j word links of each training pair, for optim.guided_alignment
     tensorboard: bool = False
     samples: int = 10  # translations that are kept for the report

@@ -1,4 +1,4 @@
-"""Learning rate over time, as a share of its peak."""
+"""What changes over time: the learning rate, and the share of scheduled sampling."""
 
 from __future__ import annotations
 
@@ -24,3 +24,11 @@ def rate(config: OptimConfig, step: int, progress: float) -> float:
         shape = left if config.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left))
         share = config.final + (1 - config.final) * shape
     return config.lr * min(share, number / max(1, config.warmup))
+
+
+def sampling_share(config: OptimConfig, progress: float) -> float:
+    """Share of the target inputs that are the model's own predictions: 0 at first, `scheduled_sampling` at the end.
+
+    The linear schedule of Bengio et al. 2015 (arXiv 1506.03099), section 2.4. progress: see `rate`.
+    """
+    return config.scheduled_sampling * min(1.0, max(0.0, progress))

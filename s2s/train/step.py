@@ -6,19 +6,33 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from s2s.errors import ConfigError, NonFiniteError
 from s2s.model.seq2seq import Seq2Seq, real_positions
-from s2s.train.loss import Loss, smoothed_cross_entropy, symmetric_divergence
+from s2s.tensors import persistent_buffers
+from s2s.train.loss import best_tokens, guided_alignment, smoothed_cross_entropy, symmetric_divergence
 from s2s.train.options import OptimConfig
 from s2s.types import Batch
 
 
+class BatchLoss(NamedTuple):
+    """Sums over a batch. Only nll carries no gradient."""
+
+    loss: Tensor  # () over target tokens: cross-entropy, and what attention adds
+    nll: Tensor  # () over target tokens, natural log
+    guided: Tensor | None  # () over target tokens with links: guided alignment, not weighted yet; None = off
+
+
 @dataclass(frozen=True)
 class Update:
-    """What one update saw. loss, nll: means over target tokens, natural log. norm: of the gradient before clipping."""
+    """What one update saw. norm: of the gradient before clipping.
+
+    loss: what was minimised, nll: negative log-likelihood; means over target tokens, natural log.
+    """
 
     loss: float
     nll: float
@@ -51,23 +65,64 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
-def batch_loss(model: Seq2Seq, batch: Batch, config: OptimConfig) -> Loss:
-    """Loss of a batch, summed over its target tokens.
+def batch_loss(model: Seq2Seq, batch: Batch, config: OptimConfig) -> BatchLoss:
+    """Loss of a batch, summed over its tokens.
 
     With rdrop = a: mean of two passes' losses + a / 2 times the divergence between them (Liang et al. 2021,
-    arXiv 2106.14448, eq. 3, halved, so that the loss keeps its size).
+    arXiv 2106.14448, eq. 3, halved, so that the loss keeps its size). Raises ConfigError where attention
+    has no weights to guide.
     """
-    targets = real_positions(batch.target_out, batch.target_lengths)
     passes, features = [], []
     for _ in range(2 if config.rdrop and model.training else 1):
-        features.append(real_positions(model(batch).features, batch.target_lengths))
-        weight, bias = model.output.weight, model.output.bias
-        passes.append(smoothed_cross_entropy(features[-1], weight, bias, targets, smoothing=config.label_smoothing))
+        one, states = _one_pass(model, batch, config)
+        passes.append(one)
+        features.append(states)
     if len(passes) == 1:
         return passes[0]
     divergence = symmetric_divergence(model.log_probs(features[0]), model.log_probs(features[1]))
     loss = (passes[0].loss + passes[1].loss + config.rdrop * divergence) / 2
-    return Loss(loss, (passes[0].nll + passes[1].nll) / 2)
+    guided = None
+    if passes[0].guided is not None and passes[1].guided is not None:
+        guided = (passes[0].guided + passes[1].guided) / 2
+    return BatchLoss(loss, (passes[0].nll + passes[1].nll) / 2, guided)
+
+
+def _one_pass(model: Seq2Seq, batch: Batch, config: OptimConfig) -> tuple[BatchLoss, Tensor]:
+    """The losses of one pass, and its features at the N real target positions, (N, O)."""
+    lengths = batch.target_lengths
+    links = batch.links if config.guided_alignment else None
+    output = model(batch, need_weights=links is not None)
+    features = real_positions(output.features, lengths)
+    targets = real_positions(batch.target_out, lengths)
+    weight, bias = model.output.weight, model.output.bias
+    loss, nll, log_prob = smoothed_cross_entropy(features, weight, bias, targets, smoothing=config.label_smoothing)
+    added = model.decoder.loss({name: real_positions(value, lengths) for name, value in output.aux.items()}, log_prob)
+    if added is not None:
+        loss = loss + added
+    guided = None
+    if links is not None:
+        if output.weights is None:
+            raise ConfigError("this attention has no weights to guide", where="optim.guided_alignment")
+        guided = guided_alignment(real_positions(output.weights, lengths), real_positions(links, lengths))
+    return BatchLoss(loss, nll, guided), features
+
+
+@torch.no_grad()
+def own_inputs(model: Seq2Seq, batch: Batch, share: float) -> Batch:
+    """The batch with each target input but BOS replaced, with probability `share`, by what the model predicts there.
+
+    Scheduled sampling (Bengio et al. 2015, arXiv 1506.03099) in two parallel passes (Mihaylova & Martins 2019,
+    arXiv 1906.07651): the prediction is the most probable token after the right inputs. Draws from torch's random
+    state; padding stays padding.
+    """
+    features = real_positions(model(batch).features, batch.target_lengths)
+    places = torch.arange(batch.target_in.size(1), device=features.device)
+    real = places < batch.target_lengths.unsqueeze(1)
+    predicted = batch.target_out.masked_scatter(real, best_tokens(features, model.output.weight, model.output.bias))
+    drawn = torch.rand(real.shape, device=features.device) < share
+    replaced = (drawn & real)[:, 1:]
+    mixed = torch.where(replaced, predicted[:, :-1], batch.target_in[:, 1:])
+    return batch._replace(target_in=torch.cat([batch.target_in[:, :1], mixed], 1))
 
 
 def update(
@@ -78,25 +133,47 @@ def update(
     *,
     rate: float,
     precision: str = "float32",
+    sampling: float = 0.0,
 ) -> Update:
     """One update from one or more micro-batches, normalised by all their target tokens.
 
-    A loss or gradient that isn't finite leaves weights and optimiser as they were; the caller sees it in `finite`.
+    Guided alignment is normalised by the target tokens that have links. sampling: share of the inputs that are the
+    model's own predictions, see `own_inputs`; both passes of R-Drop get the same ones. A query, loss or gradient that
+    isn't finite leaves weights, persistent buffers and optimiser as they were; the caller sees it in `finite`.
     """
     device = next(model.parameters()).device
     tokens = sum(int(batch.target_lengths.sum()) for batch in batches)
-    loss_sum, nll_sum = torch.zeros((), device=device), torch.zeros((), device=device)
+    linked = sum(int(batch.links.any(-1).sum()) for batch in batches if batch.links is not None)
+    guidance = config.guided_alignment / max(1, linked)
+    loss_sum, nll_sum, guided_sum = (torch.zeros((), device=device) for _ in range(3))
+    buffers = persistent_buffers(model).values()
+    before = [buffer.clone() for buffer in buffers]
     optimizer.zero_grad(set_to_none=True)
-    for batch in batches:
-        with autocast(device, precision):
-            loss = batch_loss(model, batch.to(device), config)
-        (loss.loss / max(1, tokens)).backward()  # type: ignore[no-untyped-call]
-        loss_sum += loss.loss.detach()
-        nll_sum += loss.nll
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip if config.clip else math.inf)
-    values = torch.stack([loss_sum, nll_sum, norm.to(loss_sum.dtype)]).tolist()  # one synchronisation
-    made = Update(values[0] / max(1, tokens), values[1] / max(1, tokens), values[2], tokens)
-    if made.finite and tokens:
+    try:
+        for batch in (batch.to(device) for batch in batches):
+            if sampling:
+                with autocast(device, precision):  # its own: autocast would keep weights without gradient from here
+                    batch = own_inputs(model, batch, sampling)
+            with autocast(device, precision):
+                one = batch_loss(model, batch, config)
+            loss = one.loss / max(1, tokens)
+            if one.guided is not None:
+                loss = loss + guidance * one.guided
+                guided_sum += one.guided.detach()
+            loss.backward()  # type: ignore[no-untyped-call]
+            loss_sum += one.loss.detach()
+            nll_sum += one.nll
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip if config.clip else math.inf)
+        sums = torch.stack([loss_sum, nll_sum, norm.to(loss_sum.dtype), guided_sum]).tolist()  # one synchronisation
+    except NonFiniteError:
+        sums = [math.nan] * 4
+    loss_mean = sums[0] / max(1, tokens) + guidance * sums[3]
+    made = Update(loss_mean, sums[1] / max(1, tokens), sums[2], tokens)
+    if not made.finite:
+        with torch.no_grad():
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
+    elif tokens:
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.step()

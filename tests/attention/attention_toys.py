@@ -9,6 +9,7 @@ from s2s.attention import build, names
 from s2s.attention.multihead import ProjectedQuery
 from s2s.attention.score import AdditiveScore, DotScore, GeneralScore, LocationScore
 from s2s.errors import ConfigError
+from s2s.registry import group_defaults
 from s2s.types import Encoded, Memory
 
 BATCH, STEPS, LENGTH = 2, 3, 4
@@ -22,8 +23,17 @@ def buildable(name, query, memory, **options):
     return True
 
 
+# chance in training, which would hide that one call, a loop of steps and a naive reference agree
+CHANCE = {"noise": 0.0, "soft_share": 0.0}
+
+
+def certain(name):
+    """The options of a mechanism that turn chance off."""
+    return {option: value for option, value in CHANCE.items() if option in group_defaults("attention", name)}
+
+
 # every file of conf/attention joins by itself, with equal widths and, where the mechanism takes them, unequal ones
-CASES = [(name, query, memory, {}) for name in names() for query, memory in ((4, 4), (3, 5), (2, 4))]
+CASES = [(name, query, memory, certain(name)) for name in names() for query, memory in ((4, 4), (3, 5), (2, 4))]
 CASES += [
     ("additive", 3, 5, {"size": 2}),
     ("location", 5, 5, {"max_source": 3}),
@@ -36,6 +46,55 @@ CASES += [
     ("multihead", 4, 4, {"score": "additive"}),
     ("multihead", 4, 6, {"score": "general", "heads": 1, "kv": "split"}),
     ("key_value", 4, 4, {"heads": 2, "normaliser": "entmax15"}),
+]
+CASES += [
+    ("local_m", 4, 4, {"window": 1}),
+    ("local_m", 4, 6, {"window": 1, "heads": 2, "normaliser": "sparsemax", "score": "additive"}),
+    ("local_p", 4, 4, {"window": 1}),
+    ("local_p", 4, 6, {"window": 2, "heads": 2, "renormalise": True, "kv": "project"}),
+    ("local_p", 4, 4, {"window": 1, "renormalise": True, "normaliser": "entmax15", "score": "scaled_dot"}),
+    ("hard", 4, 4, {"heads": 2, "score": "general", "kv": "split", **CHANCE}),
+    ("hard", 4, 4, {"estimator": "straight_through", "normaliser": "sparsemax", **CHANCE}),
+    ("hard", 3, 5, {"estimator": "gumbel", "tau": 0.7, **CHANCE}),
+    ("static", 3, 4, {"hops": 3, "size": 2, "penalty": 0.5}),
+    ("static", 3, 6, {"hops": 2, "kv": "split", "normaliser": "sigmoid"}),
+    ("static", 3, 6, {"kv": "project", "temperature": 0.5}),
+    ("reader", 3, 4, {"heads": 2, "score": "scaled_dot", "normaliser": "entmax15"}),
+    ("reader", 3, 6, {"kv": "project", "score": "additive"}),
+]
+CASES += [
+    ("monotonic", 4, 4, {"heads": 2, "preserve": False, "score": "scaled_dot", **certain("monotonic")}),
+    ("mocha", 4, 4, {"chunk": 2, "heads": 2, "kv": "project", **certain("mocha")}),
+    ("mocha", 3, 4, {"chunk": 3, "preserve": False, "kv": "split", **certain("mocha")}),
+    ("milk", 4, 4, {"heads": 2, "preserve": False, "score": "general", **certain("milk")}),
+    ("mma", 4, 4, {"kind": "hard", "heads": 2, **certain("mma")}),
+    ("mma", 4, 6, {"kind": "chunk", "chunk": 2, "heads": 2, "score": "additive", **certain("mma")}),
+    ("forced_forward", 4, 4, {"exhausted": "zero", "heads": 2}),
+    ("forced_forward", 4, 4, {"mode": "soft", "heads": 2, "kv": "project", "temperature": 0.5}),
+    ("forced_forward", 4, 4, {"mode": "soft", "normaliser": "sigmoid"}),
+    ("forced_forward", 4, 4, {"mode": "threshold", "heads": 2, "normaliser": "entmax15"}),
+    ("forced_forward", 4, 4, {"mode": "threshold", "threshold": 0.8, "exhausted": "zero"}),
+]
+CASES += [
+    ("forward", 4, 4, {"max_jump": 2, "heads": 2, "score": "scaled_dot"}),
+    ("forward", 4, 4, {"normaliser": "sparsemax", "heads": 2}),
+    ("forward", 3, 5, {"normaliser": "sigmoid", "temperature": 0.5, "max_jump": 3, "kv": "project"}),
+    ("forward", 3, 5, {"normaliser": "entmax15", "transition_agent": True}),
+    ("forward", 4, 4, {"transition_agent": True, "heads": 2, "max_jump": 2, "kv": "split"}),
+    ("stepwise", 4, 4, {"heads": 2, "score": "general", "kv": "split", "noise": 0.0}),
+    ("gmm", 3, 5, {"version": "V0", "components": 2, "size": 2}),
+    ("gmm", 3, 5, {"version": "V1", "components": 3}),
+    ("dca", 4, 4, {"heads": 2, "filters": 2, "kernel": 3, "prior_length": 3}),
+    ("dca", 3, 5, {"size": 2, "normaliser": "sparsemax", "kernel": 1}),
+    ("location_aware", 4, 4, {"heads": 2, "kernel": 3, "filters": 2, "kv": "project", "normaliser": "sigmoid"}),
+    ("location_aware", 3, 6, {"past": "cumulative", "kernel": 5, "kv": "split", "size": 2}),
+    ("coverage", 4, 4, {"heads": 2, "loss_weight": 0.5, "kv": "project"}),
+    ("coverage", 4, 4, {"kind": "linguistic", "heads": 2, "fertility": 3.0, "normaliser": "entmax15"}),
+    ("coverage", 3, 4, {"kind": "neural", "heads": 1, "units": 3, "size": 2, "kv": "split"}),
+    ("coverage", 4, 4, {"kind": "neural", "heads": 2, "units": 2}),
+    ("temporal", 4, 4, {"heads": 2, "score": "scaled_dot", "temperature": 0.5}),
+    ("temporal", 3, 5, {"normaliser": "sparsemax", "kv": "project"}),
+    ("temporal", 3, 5, {"normaliser": "entmax15"}),
 ]
 CASES = [case for case in CASES if buildable(case[0], case[1], case[2], **case[3])]
 IDS = ["-".join([name, f"{query}x{memory}", *map(str, options.values())]) for name, query, memory, options in CASES]
@@ -255,6 +314,11 @@ def _predict(module, query, encoded):
     return scored(soft_rows)(module.inner, query[..., : query.size(2) // 2], encoded)
 
 
+# at the end, as it takes what is above
+from references_local import LOCAL  # noqa: E402
+from references_monotonic import MONOTONIC  # noqa: E402
+from references_past import PAST  # noqa: E402
+
 # (module, query, encoded) -> (context, weights), by loops over the parameters and the equations of the paper
 REFERENCES = {
     "none": _none,
@@ -273,4 +337,7 @@ REFERENCES = {
         scored(soft_rows),
     ),
     "key_value_predict": _predict,
+    **LOCAL,
+    **MONOTONIC,
+    **PAST,
 }

@@ -248,7 +248,9 @@ def test_a_state_dict_carries_all_that_was_learned(case):
     second.load_state_dict(first.state_dict())
     assert torch.equal(attend(first, query, encoded)[0], attend(second, query, encoded)[0])
     if list(first.parameters()):
-        assert not torch.equal(attend(made(case, seed=4).eval(), query, encoded)[0], attend(first, query, encoded)[0])
+        # in training, as hard decisions may agree though the weights differ
+        others = [attend(module.train(), query, encoded)[0] for module in (made(case, seed=4), first)]
+        assert not torch.equal(*others)
 
 
 @each
@@ -275,13 +277,16 @@ DROPPING = [
 
 @pytest.mark.parametrize("case", [case for case, _ in DROPPING], ids=[name for _, name in DROPPING])
 def test_dropout_is_for_training_and_spares_the_weights_that_are_returned(case):
-    module = made(case, dropout=0.5)
+    module, plain = made(case, dropout=0.5), made(case)
     query, encoded = drawn(case, steps=40, length=3)
-    context, weights = attend(module.eval(), query, encoded)
+    close(attend(module.eval(), query, encoded)[0], attend(plain.eval(), query, encoded)[0])
+    context, weights = attend(plain.train(), query, encoded)
     torch.manual_seed(0)
     dropped, kept = attend(module.train(), query, encoded)
     assert not torch.allclose(dropped, context)
-    close(kept, weights)
+    # a transition agent sees the contexts: only the first step doesn't depend on what was dropped
+    spared = 1 if case[3].get("transition_agent") else 40
+    close(*(part if part is None else part[:, :spared] for part in (kept, weights)))
     torch.manual_seed(0)
     assert torch.equal(attend(module, query, encoded)[0], dropped)
 

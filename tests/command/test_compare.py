@@ -50,18 +50,34 @@ def test_the_numbers_are_those_of_the_run_folders(s2s, reverse_run, worse_run):
     speeds = [event["tokens_per_second"] for event in log if event["event"] == "train"]
     assert min(speeds) <= first["training_tokens_per_second"] <= max(speeds)
     assert first["decoding_sentences_per_second"] > 0
+    test = next(event for event in log if event["event"] == "test")
+    assert first["attention_statistics"] == test["attention"]
+    assert first["attention_statistics"]["monotonicity"] < -0.9
+    assert first["alignment"] == test["alignment"]
+    assert 0 <= first["alignment"]["error_rate"] < 0.6
 
 
 def test_the_table(s2s, reverse_run, worse_run):
     done = s2s("compare", reverse_run, worse_run, "--samples", "40")
     head, first, second, *below = done.lines
     assert head.split()[:4] == ["run", "attention", "parameters", "bleu"]
-    assert head.split()[-4:] == ["tokens/s", "sentences/s", "minutes", "steps"]
+    assert head.split()[-7:] == ["entropy", "monotone", "AER", "tokens/s", "sentences/s", "minutes", "steps"]
     assert first.split()[:3] == [str(reverse_run), "additive", "47,600"]
     assert first.split()[5:7] == ["-", "-"]
     assert float(second.split()[6]) < 0.05
     assert below[0].startswith(f"p: of the difference to {reverse_run}")
-    assert [line.split()[:3] for line in below[1:]] == [["bleu", "of", "test:"], ["chrf", "of", "test:"]]
+    assert [line.split(":")[0] for line in below[1:]] == ["entropy", "monotone", "AER", "bleu of test", "chrf of test"]
+    assert float(first.split()[-6]) < -0.9
+
+
+def test_the_table_as_markdown(s2s, reverse_run, worse_run):
+    plain = s2s("compare", reverse_run, worse_run, "--samples", "40").lines
+    done = s2s("compare", reverse_run, worse_run, "--samples", "40", "--format", "markdown")
+    head, ruler, first, second, blank, *below = done.lines
+    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in (head, first, second)]
+    assert [" ".join(row).split() for row in cells] == [line.split() for line in plain[:3]]
+    assert {len(line.split("|")) for line in (head, ruler, first, second)} == {len(cells[0]) + 2}
+    assert (blank, below) == ("", [f"- {line}" for line in plain[3:]])
 
 
 def test_a_run_against_itself_is_no_better(s2s, reverse_run, tmp_path):
@@ -78,7 +94,7 @@ def test_what_is_missing_is_a_dash(s2s, reverse_run, tmp_path):
     done = s2s("compare", young, reverse_run)
     assert done.code == 0, done.err
     _, first, second, *below = done.lines
-    assert first.split() == [str(young), *["-"] * 14]
+    assert first.split() == [str(young), *["-"] * 17]
     assert "additive" in second
     assert f"{young} has no test.hyp and test.ref" in done.err
     assert not any(line.startswith("p:") for line in below)
@@ -109,6 +125,7 @@ def test_wrong_words(s2s, reverse_run, tmp_path):
         ((reverse_run, tmp_path / "none"), "is no run folder"),
         ((reverse_run, reverse_run), "two systems have the same name"),
         ((reverse_run, f"{reverse_run}/", "--samples", "3"), "at least 40"),
+        ((reverse_run, reverse_run, "--json", "--format", "markdown"), "not allowed with argument"),
     ):
         done = s2s("compare", *words)
         assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)

@@ -92,7 +92,7 @@ def test_impossible_combinations_are_listed(s2s, tmp_path):
     wrong = ("attention=dot", "decoder.width=32", "optim.warmup=999", "search.beam=2", "search.nbest=3")
     done = s2s("train", "teach/copy", *wrong, f"output={tmp_path / 'runs'}")
     assert (done.code, done.err.count("\n")) == (2, 1)
-    for told in ("attention=dot needs", "`optim.warmup` (999 steps)", "search.nbest=3: must be at most search.beam=2"):
+    for told in ("a dot score needs", "`optim.warmup` (999 steps)", "search.nbest=3: must be at most search.beam=2"):
         assert told in done.err
     assert os.listdir(tmp_path) == []
 
@@ -243,6 +243,7 @@ def test_a_sweep_makes_a_run_of_each_combination(s2s, tmp_path):
     found = [("name: none" in text, "\nseed: 2" in text) for text in configs]
     assert found == [(False, False), (False, True), (True, False), (True, True)]
     assert "run 4 of 4: " in done.err
+    assert done.err.endswith(f"compare them with: s2s compare {' '.join(done.lines)}\n")
     assert (tmp_path / "teach/copy/latest").resolve() == Path(done.lines[-1]).resolve()
 
 
@@ -251,6 +252,7 @@ def test_a_run_of_a_sweep_that_fails_stops_no_other(s2s, tmp_path):
     assert done.code == 2
     assert "run 1 failed" in done.err
     assert len(done.lines) == 1
+    assert "s2s compare" not in done.err  # there is nothing to compare it with
     assert sorted(os.listdir(tmp_path / "teach/copy")) == sorted([Path(done.lines[0]).name, "latest"])
     assert s2s("train", *GENERATED, "-m", "corpus.max_length=4,x", f"output={tmp_path / 'other'}").code == 2
     assert not (tmp_path / "other").exists()

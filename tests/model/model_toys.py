@@ -8,14 +8,27 @@ from itertools import product
 import torch
 
 from s2s.attention import build
-from s2s.model import recurrent_decoder, recurrent_encoder
+from s2s.model import recurrent_decoder, recurrent_encoder, transformer_decoder, transformer_encoder
 from s2s.model.seq2seq import seq2seq
+from s2s.registry import builder, group_defaults
 from s2s.text.batching import Example, collate
 from s2s.types import Encoded
 
 SOURCE, TARGET = 11, 9  # vocabulary sizes
 STYLES = [("luong", True), ("luong", False), ("bahdanau", True)]
 ATTENTIONS = ["none", "additive", "general", "location"]
+PAST = ["key_value", "key_value_predict", "intra_decoder", "lstmn", "multihead"]  # of a recurrent decoder
+# A whole model of each kind: encoder and decoder, and what they attend with
+MIXED = [
+    {"encoder": "transformer", "decoder": "transformer"},
+    {"encoder": "transformer", "decoder": "transformer", "attention": "multihead", "layers": 3},
+    {"encoder": "transformer", "decoder": "transformer", "attention": "location", "learned_positions": 3},
+    {"encoder": "transformer", "bidirectional": False},
+    {"decoder": "transformer", "attention": "general", "tie": "none"},
+    *({"self_attention": name, "style": style, "input_feed": feed} for name in PAST for style, feed in STYLES),
+    {"self_attention": "lstmn", "layers": 2, "residual": True},
+    {"self_attention": "key_value", "layers": 2, "cell": "gru", "attention": "key_value_predict"},
+]
 
 
 def tiny(
@@ -27,11 +40,16 @@ def tiny(
     deep_output=True,
     residual=False,
     attention="additive",
+    self_attention="auto",
+    heads=2,
+    encoder="recurrent",
+    decoder="recurrent",
     tie="target",
     dropout=0.0,
     width=6,
     embedding=4,
     bidirectional=True,
+    learned_positions=None,
     seed=0,
     dtype=torch.float32,
 ):
@@ -39,41 +57,45 @@ def tiny(
     torch.manual_seed(seed)
 
     def attend(query_size, memory_size):
-        return build(attention, query_size=query_size, memory_size=memory_size)
+        options = {"heads": heads} if attention == "multihead" else {}
+        return build(attention, query_size=query_size, memory_size=memory_size, **options)
 
+    layered = {
+        "layers": layers,
+        "width": width,
+        "dropout": dropout,
+        "relu_dropout": dropout,
+        "learned_positions": learned_positions,
+    }
+    recurrent = {"cell": cell, "layers": layers, "width": width, "dropout": dropout, "residual": residual}
+    style_options = {"style": style, "input_feed": input_feed, "deep_output": deep_output}
     model = seq2seq(
         source_size=TARGET if tie == "all" else SOURCE,
         target_size=TARGET,
         embedding=embedding,
         dropout=dropout,
         tie=tie,
-        encoder=partial(
-            recurrent_encoder,
-            cell=cell,
-            layers=layers,
-            width=width,
-            bidirectional=bidirectional,
-            dropout=dropout,
-            residual=residual,
-        ),
-        decoder=partial(
-            recurrent_decoder,
-            cell=cell,
-            layers=layers,
-            width=width,
-            style=style,
-            input_feed=input_feed,
-            deep_output=deep_output,
-            dropout=dropout,
-            residual=residual,
-        ),
+        encoder=partial(transformer_encoder, bidirectional=bidirectional, **layered)
+        if encoder == "transformer"
+        else partial(recurrent_encoder, bidirectional=bidirectional, **recurrent),
+        decoder=partial(transformer_decoder, **layered)
+        if decoder == "transformer"
+        else partial(recurrent_decoder, **recurrent, **style_options),
         attention=attend,
-        decoder_width=width,
+        self_attention=own(self_attention, heads),
     ).to(dtype)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.3)
     return model.eval()
+
+
+def own(name, heads=2):
+    """A self-attention by name, with its file's defaults, few heads and a window that is shorter than a toy."""
+    changes = {"heads": heads, "window": 2}
+    defaults = {key: changes.get(key) or value for key, value in group_defaults("self_attention", name).items()}
+    function, options = builder("self_attention", name, defaults)
+    return partial(function, **options)
 
 
 def shapes():
@@ -84,6 +106,11 @@ def shapes():
         if layers > 1 or not residual:
             options = {"cell": cell, "style": style, "input_feed": feed, "layers": layers}
             yield {**options, "deep_output": deep, "residual": residual}
+
+
+def kind(options):
+    """The name of one of `MIXED`."""
+    return "-".join(str(value) if isinstance(value, str) else f"{key}_{value}" for key, value in options.items())
 
 
 def named(options):

@@ -4,14 +4,14 @@ from itertools import product
 
 import pytest
 import torch
-from model_toys import ATTENTIONS, STYLES, batch, flat, named, shapes, tiny
+from model_toys import ATTENTIONS, MIXED, STYLES, batch, flat, kind, named, shapes, tiny
 from torch import nn
 
-from s2s.attention import build
+from s2s.attention import build, self_attention
 from s2s.errors import ConfigError
 from s2s.model import recurrent_decoder
 from s2s.state import select
-from s2s.types import Memory
+from s2s.types import Encoded
 
 GRID = [
     {**options, "attention": attention}
@@ -21,7 +21,8 @@ GRID = [
         ATTENTIONS if not (options["deep_output"] or options["residual"]) else [ATTENTIONS[number % len(ATTENTIONS)]]
     )
 ]
-every = pytest.mark.parametrize("options", GRID, ids=named)
+every = pytest.mark.parametrize("options", [*GRID, *MIXED], ids=[*map(named, GRID), *map(kind, MIXED)])
+mixed = pytest.mark.parametrize("options", MIXED, ids=kind)
 
 
 def decoded(model, given, chunks=None, need_weights=True):
@@ -43,7 +44,7 @@ def test_chunk_invariance_and_reordered_states(options):
     given = batch(((3, 5), (5, 5), (1, 4)))
     with torch.no_grad():
         whole, last = decoded(model, given)
-        assert (whole[2] is None) == (options["attention"] == "none")
+        assert (whole[2] is None) == (options.get("attention") == "none")
         for chunks in ([1] * 6, [2, 1, 3], [5, 1]):
             parts, end = decoded(model, given, chunks)
             for one, other in zip(parts, whole, strict=True):
@@ -56,8 +57,7 @@ def test_chunk_invariance_and_reordered_states(options):
         memory, state = model.start(given.source, given.source_lengths)
         middle = model.decoder(given.target_in[:, :3], memory, state)
         rows = torch.tensor([2, 0, 0])
-        taken = Memory(*(part[rows] for part in memory[:3]), tuple(part[rows] for part in memory.extra))
-        rest = model.decoder(given.target_in[rows, 3:], taken, select(middle.state, rows))
+        rest = model.decoder(given.target_in[rows, 3:], select(memory, rows), select(middle.state, rows))
         torch.testing.assert_close(rest.features, whole[0][rows, 3:], atol=1e-6, rtol=1e-6)
 
 
@@ -193,6 +193,37 @@ def test_weights_only_when_asked_for(style, feed):
     assert torch.equal(with_weights.features, model(given).features)
 
 
+@mixed
+def test_no_information_of_the_future_reaches_a_position_of_any_model(options):
+    model, given = tiny(**options), batch()
+    before, changed = model(given).features, given.target_in.clone()
+    changed[:, 3] = (changed[:, 3] + 1) % 9
+    after = model(given._replace(target_in=changed)).features
+    torch.testing.assert_close(before[:, :3], after[:, :3], atol=1e-6, rtol=1e-6)
+    assert not torch.allclose(before[:, 3], after[:, 3])
+
+
+@mixed
+def test_weights_only_when_asked_for_of_any_model(options):
+    model, given = tiny(**options), batch()
+    plain, shown = model(given), model(given, need_weights=True)
+    assert plain.weights is None
+    assert shown.weights.shape == (3, 5, 6)
+    torch.testing.assert_close(shown.weights.sum(-1), torch.ones(3, 5))
+    torch.testing.assert_close(plain.features, shown.features, atol=1e-6, rtol=1e-6)
+
+
+@mixed
+def test_a_source_that_grows_gives_the_memory_of_the_whole(options):
+    model, given = tiny(**options), batch(((5, 4), (5, 3), (5, 2)))
+    encoded = model.encode(given.source, given.source_lengths)
+    whole = model.decoder.remember(encoded)
+    first, rest = (Encoded(encoded.states[:, p], encoded.final, encoded.mask[:, p]) for p in (slice(4), slice(4, 6)))
+    grown = model.decoder.extend(model.decoder.remember(first), rest)
+    for one, other in zip(flat(grown), flat(whole), strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_no_information_of_the_future_reaches_a_position():
     given = batch()
     for cell, (style, feed) in product(("lstm", "gru"), STYLES):
@@ -206,8 +237,10 @@ def test_no_information_of_the_future_reaches_a_position():
 
 
 def decoder_of(**options):
-    attention = build("additive", query_size=6, memory_size=6)
-    return recurrent_decoder(nn.Embedding(9, 4), attention, 6, 6, 0.0, **{"width": 6, **options})
+    def attention(size):
+        return build("additive", query_size=size, memory_size=6)
+
+    return recurrent_decoder(nn.Embedding(9, 4), attention, self_attention.none, 6, 6, 0.0, **{"width": 6, **options})
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ from itertools import product
 
 import pytest
 import torch
-from model_toys import SOURCE, STYLES, TARGET, batch, flat, tiny
+from model_toys import MIXED, SOURCE, STYLES, TARGET, batch, flat, kind, tiny
 
+from s2s.attention import self_attention
 from s2s.errors import ConfigError
 from s2s.gather import linear
 from s2s.model import decoder as decoder_module
@@ -42,7 +43,10 @@ def loss_of(model, given):
 
 
 @pytest.mark.parametrize(
-    "options", WHOLE, ids=lambda o: "-".join(str(o[k]) for k in ("cell", "style", "input_feed", "layers", "attention"))
+    "options",
+    [*WHOLE, *MIXED],
+    ids=["-".join(str(o[k]) for k in ("cell", "style", "input_feed", "layers", "attention")) for o in WHOLE]
+    + [kind(options) for options in MIXED],
 )
 def test_gradients_of_the_whole_loss_equal_finite_differences(options):
     """Every parameter, along a random direction, in float64: through the step loop, the handwritten backward pass
@@ -62,7 +66,7 @@ def test_gradients_of_the_whole_loss_equal_finite_differences(options):
         slope = (values[0] - values[1]) / (2 * shift)
         found = (parameter.grad * direction).sum().item()
         # the embedding of padding is never learned from as input
-        if parameter is model.source_embedding.weight and options["tie"] != "all":
+        if parameter is model.source_embedding.weight and options.get("tie") != "all":
             assert not parameter.grad[PAD].any()
         assert found == pytest.approx(slope, rel=1e-6, abs=1e-7), name
         assert abs(slope) > 1e-9, f"{name} does not matter, so nothing was tested"
@@ -128,7 +132,7 @@ def test_tie_all_needs_one_vocabulary():
             encoder=partial(recurrent_encoder, width=6),
             decoder=partial(recurrent_decoder, width=6),
             attention=lambda query, memory: None,
-            decoder_width=6,
+            self_attention=self_attention.none,
         )
 
 
@@ -144,11 +148,13 @@ def search_of(model, given, rows=None):
     return start_search(model, given.source[keep], given.source_lengths[keep])
 
 
-@pytest.mark.parametrize("style, feed", STYLES)
-@pytest.mark.parametrize("attention", ["none", "additive"])
-def test_steps_equal_teacher_forcing_whatever_the_rows(style, feed, attention):
+STEPPED = [{"style": s, "input_feed": f, "attention": a} for s, f in STYLES for a in ("none", "additive")]
+
+
+@pytest.mark.parametrize("options", [*STEPPED, *MIXED], ids=kind)
+def test_steps_equal_teacher_forcing_whatever_the_rows(options):
     """Hypotheses come, go, change places and change their source's row: each sees its own source and history."""
-    model, given = tiny(style=style, input_feed=feed, attention=attention), batch(((3, 5), (5, 5), (1, 5)))
+    model, given = tiny(**options), batch(((3, 5), (5, 5), (1, 5)))
     with torch.no_grad():
         forced = model(given, need_weights=True)
         expected = model.log_probs(forced.features)
@@ -161,7 +167,7 @@ def test_steps_equal_teacher_forcing_whatever_the_rows(style, feed, attention):
             output = step(given.target_in[rows, position], state, rows)
             torch.testing.assert_close(output.log_probs, expected[rows, position], atol=1e-6, rtol=1e-6)
             assert output.log_probs.dtype == torch.float32
-            if attention == "none":
+            if options.get("attention") == "none":
                 assert output.weights is None
             else:
                 torch.testing.assert_close(output.weights, forced.weights[rows, position], atol=1e-6, rtol=1e-6)
@@ -223,13 +229,15 @@ def test_the_first_state_belongs_to_the_search_alone():
         assert torch.isfinite(part).all()
 
 
-@pytest.mark.parametrize("style, feed", STYLES)
-def test_bf16_autocast_stays_near_float32(style, feed):
-    for cell in ("lstm", "gru"):
-        model, given = tiny(cell=cell, style=style, input_feed=feed, layers=2), batch()
-        exact = loss_of(model, given)
-        with torch.autocast("cpu", torch.bfloat16):
-            mixed = loss_of(model, given)
-        mixed.backward()
-        assert mixed.item() == pytest.approx(exact.item(), rel=0.02)
-        assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
+BF16 = [{"cell": c, "style": s, "input_feed": f, "layers": 2} for c in ("lstm", "gru") for s, f in STYLES]
+
+
+@pytest.mark.parametrize("options", [*BF16, *MIXED], ids=kind)
+def test_bf16_autocast_stays_near_float32(options):
+    model, given = tiny(**options), batch()
+    exact = loss_of(model, given)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = loss_of(model, given)
+    mixed.backward()
+    assert mixed.item() == pytest.approx(exact.item(), rel=0.02)
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())

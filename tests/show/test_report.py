@@ -168,7 +168,7 @@ def test_policy_allows_exactly_its_own_style_and_script(tmp_path):
 
 
 def test_script_never_writes_markup():
-    script = report._asset("report.js")
+    script = report.asset("report.js")
     assert not re.search(
         r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function|DOMParser", script
     )
@@ -285,7 +285,7 @@ def test_curves_over_steps_and_minutes_also_after_a_resume():
     ],
 )
 def test_pieces_read_as_text(pieces, shown):
-    words = report._words(pieces)
+    words = report.words(pieces)
     assert len(words) == len(pieces)
     text = "".join((" " if i and w["gap"] and not w["special"] else "") + w["text"] for i, w in enumerate(words))
     assert text == shown

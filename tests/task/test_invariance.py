@@ -25,6 +25,11 @@ DECODERS = {
     "at_once": ["decoder.input_feed=false"],
     "bahdanau": ["decoder.style=bahdanau"],
     "gru_two_layers": ["decoder=gru", "encoder=gru", "decoder.layers=2", "encoder.layers=2", "decoder.residual=true"],
+    "transformer": ["encoder=transformer", "decoder=transformer"],
+    "transformer_decoder": ["decoder=transformer", "decoder.learned_positions=500"],
+    "past_multihead": ["self_attention=multihead"],
+    "past_key_value": ["self_attention=key_value"],
+    "past_lstmn": ["self_attention=lstmn"],
 }
 CASES = (
     [(name, "at_once") for name in names()]

@@ -31,7 +31,9 @@ def test_it_equals_the_plain_loss_whatever_the_chunks(monkeypatch, smoothing, co
     plain = smoothed_cross_entropy_plain(*leaves, targets, smoothing=smoothing)
     torch.testing.assert_close(fast.loss, plain.loss, atol=1e-12, rtol=1e-12)
     torch.testing.assert_close(fast.nll, plain.nll, atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(fast.log_prob, plain.log_prob, atol=1e-12, rtol=1e-12)
     assert not fast.nll.requires_grad
+    assert not fast.log_prob.requires_grad
     for scale in (1.0, -2.5):  # what comes from above is passed on
         found = torch.autograd.grad(scale * fast.loss, leaves, retain_graph=True)
         wanted = torch.autograd.grad(scale * plain.loss, leaves, retain_graph=True)

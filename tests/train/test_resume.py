@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from train_toys import OPTIM, TRAINER, Session, corpus, fingerprint, timeless
+from train_toys import OPTIM, TRAINER, Session, corpus, fingerprint, timeless, tiny
 
 import s2s
 from s2s.text.batching import Example
@@ -45,6 +45,7 @@ def everything(run):
     state = {f"model {name}": value for name, value in run.model.named_parameters()}
     tensors, plain = checkpoint.flatten_optimizer(run.optimizer.state_dict())
     state |= {f"optimizer {name}": value for name, value in tensors.items()}
+    state |= {f"buffer {name}": value for name, value in run.model.named_buffers() if "scratch" not in name}
     if run.average:
         state |= {f"ema {name}": value for name, value in run.average.state().items()}
     position = dataclasses.asdict(run.position)
@@ -80,6 +81,8 @@ VARIANTS = {
     "adam, no average": {"optim": dataclasses.replace(OPTIM, name="adam", ema=0.0)},
     "sgd": {"optim": dataclasses.replace(OPTIM, name="sgd", ema=0.0, schedule="inverse_sqrt")},
     "R-Drop": {"optim": dataclasses.replace(OPTIM, rdrop=1.0)},
+    "scheduled sampling": {"optim": dataclasses.replace(OPTIM, scheduled_sampling=0.9)},
+    "an attention with a baseline": {"extra": True, "optim": dataclasses.replace(OPTIM, scheduled_sampling=0.9)},
     "two batches an update": {"trainer": dataclasses.replace(SHORT, accumulate=2)},
     "validated at each epoch, logged every fourth step": {
         "trainer": dataclasses.replace(SHORT, validate_every=None, log_every=4, save_every=3)
@@ -91,6 +94,8 @@ VARIANTS = {
 def session(folder, variant, **more):
     options = {"trainer": SHORT, "examples": corpus(14), **VARIANTS[variant]}
     again = options.pop("resampled", False)
+    if options.pop("extra", False):
+        options["model"] = tiny(0.3, extra=True)
     made = Session(folder, **options, **more)
     return resampled(made) if again else made
 

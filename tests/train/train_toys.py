@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 
-from s2s.attention import build
+from s2s.attention import Attention, build, self_attention
 from s2s.model import recurrent_decoder, recurrent_encoder
 from s2s.model.seq2seq import seq2seq
 from s2s.text.batching import BatchPlan, Example, example_lengths
@@ -19,8 +19,37 @@ from s2s.train.options import OptimConfig, TrainerConfig
 VOCABULARY = 12
 
 
-def tiny(dropout=0.0, seed=0, input_feed=True):
+class Extra(Attention):
+    """A mechanism around another one: it adds half of its largest weights to the loss, and counts its calls."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.memory_size = inner, inner.memory_size
+        self.register_buffer("baseline", torch.zeros(()))
+        self.register_buffer("scratch", torch.zeros(2), persistent=False)
+
+    def make_memory(self, encoded):
+        return self.inner.make_memory(encoded)
+
+    def attend(self, query, memory, state, need_weights):
+        found = self.inner.attend(query, memory, state, True)
+        return found._replace(aux={"largest": found.weights.amax(-1)}, weights=found.weights if need_weights else None)
+
+    def loss(self, aux, log_prob):
+        self.seen = (aux["largest"].detach(), log_prob)
+        with torch.no_grad():
+            self.baseline.lerp_(log_prob.mean(), 0.1)
+        return aux["largest"].sum() / 2
+
+
+def tiny(dropout=0.0, seed=0, input_feed=True, extra=False):
+    """extra: with the mechanism `Extra`."""
     torch.manual_seed(seed)
+
+    def attention(query, memory):
+        made = build("additive", query_size=query, memory_size=memory)
+        return Extra(made) if extra else made
+
     return seq2seq(
         source_size=VOCABULARY,
         target_size=VOCABULARY,
@@ -29,8 +58,8 @@ def tiny(dropout=0.0, seed=0, input_feed=True):
         tie="target",
         encoder=partial(recurrent_encoder, width=6, dropout=dropout),
         decoder=partial(recurrent_decoder, width=6, dropout=dropout, input_feed=input_feed),
-        attention=lambda query, memory: build("additive", query_size=query, memory_size=memory),
-        decoder_width=6,
+        attention=attention,
+        self_attention=self_attention.none,
     )
 
 

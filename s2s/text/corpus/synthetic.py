@@ -10,7 +10,12 @@ from typing import Literal, get_args
 from s2s.errors import DataError
 from s2s.text.corpus.base import Corpus, Pair, make_corpus
 
-Rule = Literal["copy", "reverse", "sort", "double"]
+Rule = Literal["copy", "reverse", "sort", "double", "skip", "lookup"]
+
+SEPARATOR = ";"  # ends each pair of `lookup`; no symbol is spelled so
+
+_DROPPED = ("e", "o")  # how the symbols end that `skip` leaves out: two of five
+_TRIES = 1000  # draws for one sequence before there are said to be too few
 
 
 def generated(
@@ -19,6 +24,7 @@ def generated(
     symbols: int = 20,
     min_length: int = 2,
     max_length: int = 10,
+    repeat: bool = True,
     train: int = 2000,
     dev: int = 200,
     test: int = 200,
@@ -27,8 +33,13 @@ def generated(
 ) -> Corpus:
     """Sequences of made-up syllables and what a rule makes of them; no source stands there twice.
 
-    task: copy, reverse, sort (alphabetically) or double (each symbol twice). symbols: size of the vocabulary.
-    min_length, max_length: in symbols, drawn uniformly. train, dev, test: pairs; 0 leaves dev or test out.
+    task: copy, reverse, sort (alphabetically), double (each symbol twice), skip (a copy without the symbols that end in
+    e or o, at least one of the others in each source) or lookup. symbols: size of the vocabulary. min_length,
+    max_length: in symbols of the source (lookup: of the target), drawn uniformly. repeat: whether a symbol may stand
+    twice in a sequence. train, dev, test: pairs; 0 leaves dev or test out.
+
+    lookup: the source holds the pairs `key value ;` of a chain, in random order, and last the key that is asked for.
+    The target is its value, then the value of that as a key, to the chain's end; its symbols never repeat.
     Raises DataError if there aren't that many sequences.
     """
     _check_task(task)
@@ -44,12 +55,33 @@ def generated(
         raise DataError(
             "too few or too many symbols", where="corpus.symbols", expected="1 to 10100", found=str(symbols)
         )
+    longest = max_length + 1 if task == "lookup" else max_length
+    if longest > symbols and (task == "lookup" or not repeat):
+        raise DataError(
+            "too few symbols for a sequence in which none repeats",
+            where="corpus.symbols",
+            expected=f"at least {longest}",
+            found=str(symbols),
+            hint="Ask for more symbols or shorter sequences.",
+        )
     generator = random.Random(seed)
     seen: set[tuple[str, ...]] = set()
     splits: dict[str, list[Pair]] = {}
     for split, size in (("train", train), ("dev", dev), ("test", test)):
-        if size:
-            splits[split] = list(_draw(generator, words, (min_length, max_length), size, task, split, seen))
+        made: list[Pair] = []
+        for number in range(size):
+            tokens = _draw(generator, words, (min_length, max_length), task, repeat, seen)
+            if not tokens:
+                raise DataError(
+                    f"there aren't enough different sequences for {size} pairs of {split}",
+                    where="corpus.symbols, corpus.max_length",
+                    hint="Ask for more symbols or longer sequences.",
+                )
+            seen.add(tokens)
+            target = " ".join(tokens[place] for place, _ in links(task, tokens))
+            made.append(Pair(" ".join(tokens), target, f"generated:{split}:{number}"))
+        if made:
+            splits[split] = made
     return make_corpus(
         f"generated-{task}",
         ("symbols", "symbols"),
@@ -63,7 +95,10 @@ def generated(
 
 
 def links(task: Rule, tokens: Sequence[str]) -> list[tuple[int, int]]:
-    """The true alignment of a generated pair: (source position, target position), both from 0, in target order."""
+    """The true alignment of a generated pair: (source position, target position), both from 0, in target order.
+
+    tokens: the source. Raises DataError for an unknown rule, or for a source of `lookup` that is no chain.
+    """
     _check_task(task)
     if task == "reverse":
         order = list(reversed(range(len(tokens))))
@@ -71,9 +106,31 @@ def links(task: Rule, tokens: Sequence[str]) -> list[tuple[int, int]]:
         order = sorted(range(len(tokens)), key=lambda place: tokens[place])
     elif task == "double":
         order = [place for place in range(len(tokens)) for _ in range(2)]
+    elif task == "skip":
+        order = [place for place, token in enumerate(tokens) if not token.endswith(_DROPPED)]
+    elif task == "lookup":
+        order = _followed(tokens)
     else:
         order = list(range(len(tokens)))
     return [(place, position) for position, place in enumerate(order)]
+
+
+def _followed(tokens: Sequence[str]) -> list[int]:
+    """Where the values stand that one finds from the last token on."""
+    pairs, rest = divmod(len(tokens), 3)
+    value_at = {tokens[3 * pair]: 3 * pair + 1 for pair in range(pairs)}
+    order: list[int] = []
+    key = tokens[-1] if rest == 1 else SEPARATOR
+    while key in value_at and len(order) < pairs:
+        order.append(value_at[key])
+        key = tokens[order[-1]]
+    if not len(order) == len(value_at) == pairs or set(tokens[2::3]) - {SEPARATOR}:
+        raise DataError(
+            "a source of the rule lookup is no chain of pairs",
+            expected=f"`key value {SEPARATOR}` any number of times, then a key",
+            found=repr(" ".join(tokens)),
+        )
+    return order
 
 
 def _check_task(task: str) -> None:
@@ -92,22 +149,26 @@ def _draw(
     generator: random.Random,
     words: Sequence[str],
     lengths: tuple[int, int],
-    size: int,
     task: Rule,
-    split: str,
+    repeat: bool,
     seen: set[tuple[str, ...]],
-) -> Iterator[Pair]:
-    for number in range(size):
-        for _ in range(1000):
-            tokens = tuple(generator.choices(words, k=generator.randint(*lengths)))
-            if tokens not in seen:
-                break
+) -> tuple[str, ...]:
+    """A source that is not in `seen` and has a target; () if none was found."""
+    for _ in range(_TRIES):
+        length = generator.randint(*lengths)
+        if task == "lookup":
+            tokens = _chain(generator, generator.sample(words, length + 1))
+        elif repeat:
+            tokens = tuple(generator.choices(words, k=length))
         else:
-            raise DataError(
-                f"there aren't enough different sequences for {size} pairs of {split}",
-                where="corpus.symbols, corpus.max_length",
-                hint="Ask for more symbols or longer sequences.",
-            )
-        seen.add(tokens)
-        target = " ".join(tokens[place] for place, _ in links(task, tokens))
-        yield Pair(" ".join(tokens), target, f"generated:{split}:{number}")
+            tokens = tuple(generator.sample(words, length))
+        if tokens not in seen and links(task, tokens):
+            return tokens
+    return ()
+
+
+def _chain(generator: random.Random, words: Sequence[str]) -> tuple[str, ...]:
+    """The source of `lookup` whose key is the first of `words` and whose target is the rest."""
+    pairs = list(itertools.pairwise(words))
+    generator.shuffle(pairs)
+    return (*(token for key, value in pairs for token in (key, value, SEPARATOR)), words[0])

@@ -1,0 +1,124 @@
+"""Local attention: soft attention inside a window of the source around one aligned place."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from s2s.attention.align import Aligned, Alignment
+from s2s.attention.base import Attention, scored
+from s2s.attention.functional import lengths_of, split_heads
+from s2s.attention.normalise import Normaliser
+from s2s.attention.options import Options, whole
+from s2s.attention.score import ScoreName, check_heads, make_score, uniform
+from s2s.gather import linear
+from s2s.types import State
+
+DEFAULT = Options()
+
+
+class Window(Alignment):
+    """A normaliser over the source positions at most `window` (D >= 1) away from a place p. Luong et al. 2015, 3.2.
+
+    Where holes in the mask leave nothing inside, the real positions nearest to p are taken instead.
+    """
+
+    def __init__(self, normaliser: Normaliser, window: int) -> None:
+        super().__init__()
+        self.normaliser, self.window = normaliser, whole("window", window)
+
+    def distances(self, places: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """How far each position is from p, (B, H, T, S), and how far the nearest real one is, (B, H, T, 1).
+
+        places: p, (B, H, T), float; mask: (B, S), S >= 1.
+        """
+        far = (torch.arange(mask.size(1), device=mask.device) - places.unsqueeze(-1)).abs()
+        return far, far.detach().masked_fill(~mask[:, None, None], torch.inf).amin(-1, keepdim=True)
+
+    def inside(self, energies: Tensor, mask: Tensor, far: Tensor, nearest: Tensor) -> Tensor:
+        """Weights (B, H, T, S) among the positions in the window, in float32 at least."""
+        exact = energies.to(torch.promote_types(energies.dtype, torch.float32))
+        return self.normaliser(exact, mask[:, None, None] & (far <= nearest.clamp_min(self.window)))
+
+
+class MonotonicWindow(Window):
+    """local-m: p is the number of the step, or the last source position where the target is longer than that."""
+
+    def initial_state(self, mask: Tensor, heads: int) -> State:
+        """The number of the next step, (B, 1) int64."""
+        return torch.zeros(mask.size(0), 1, dtype=torch.int64, device=mask.device)
+
+    def forward(self, energies: Tensor, mask: Tensor, state: State, query: Tensor) -> Aligned:
+        """The same p for all heads."""
+        assert isinstance(state, Tensor)
+        after = state + query.size(1)
+        if not mask.size(1):
+            return Aligned(energies, after, {})
+        steps = state + torch.arange(query.size(1), device=mask.device)
+        last = (lengths_of(mask) - 1).clamp_min(0).unsqueeze(1)
+        places = torch.minimum(steps, last).unsqueeze(1).float()
+        return Aligned(self.inside(energies, mask, *self.distances(places, mask)).to(energies.dtype), after, {})
+
+
+class PredictiveWindow(Window):
+    """local-p: p = L sigmoid(v . tanh(W q)), L = the true length of the source; a Gaussian around p of sigma D / 2.
+
+    The Gaussian multiplies the weights after the normaliser, so that they sum to less than one unless `renormalise`.
+    The gradient reaches W and v through it only. Luong et al. 2015, arXiv 1508.04025, section 3.2. Each head has its
+    own p, from its slice of W and v.
+    """
+
+    def __init__(self, normaliser: Normaliser, window: int, query_size: int, heads: int, *, renormalise: bool) -> None:
+        super().__init__(normaliser, window)
+        self.heads = check_heads(heads, query_size, "the query")
+        self.sums_to_one = renormalise
+        self.weight = uniform(query_size, query_size, fan=query_size)
+        self.vector = uniform(query_size, fan=query_size // heads)
+
+    def places(self, query: Tensor, mask: Tensor) -> Tensor:
+        """p of query (B, T, Q), from 0 to the length of the source: (B, H, T), in float32 at least."""
+        inner = torch.tanh(linear(query, self.weight))
+        exact = inner.to(torch.promote_types(inner.dtype, torch.float32)) * self.vector
+        return torch.sigmoid(split_heads(exact, self.heads).sum(-1)) * lengths_of(mask)[:, None, None]
+
+    def forward(self, energies: Tensor, mask: Tensor, state: State, query: Tensor) -> Aligned:
+        """Each step by itself."""
+        if not mask.size(1):
+            return Aligned(energies, state, {})
+        far, nearest = self.distances(self.places(query, mask), mask)
+        weights = self.inside(energies, mask, far, nearest)
+        exponent = -2 * (far / self.window).square()
+        if self.sums_to_one:
+            # relative to the nearest position: beyond a wide hole the Gaussian itself would be zero everywhere
+            weights = weights * torch.exp((exponent + 2 * (nearest / self.window).square()).clamp_max(0))
+            total = weights.sum(-1, keepdim=True)
+            weights = weights / torch.where(total > 0, total, 1.0)
+        else:
+            weights = weights * torch.exp(exponent)
+        return Aligned(weights.to(energies.dtype), state, {})
+
+
+def local_m(
+    query_size: int, memory_size: int, *, window: int = 10, score: ScoreName = "general", options: Options = DEFAULT
+) -> Attention:
+    """Luong et al. 2015 (arXiv 1508.04025, section 3.2), local-m. window: half-width D, at least 1."""
+    align = MonotonicWindow(Normaliser(options.normaliser, options.temperature), window)
+    return scored(query_size, memory_size, options, lambda q, k: make_score(score, q, k, heads=options.heads), align)
+
+
+def local_p(
+    query_size: int,
+    memory_size: int,
+    *,
+    window: int = 10,
+    score: ScoreName = "general",
+    renormalise: bool = False,
+    options: Options = DEFAULT,
+) -> Attention:
+    """Luong et al. 2015 (section 3.2), local-p. window: half-width D, at least 1; sigma is D / 2.
+
+    renormalise: divide by the sum after the Gaussian, which the paper doesn't; copying needs it.
+    """
+    normaliser = Normaliser(options.normaliser, options.temperature)
+    align = PredictiveWindow(normaliser, window, query_size, options.heads, renormalise=renormalise)
+    return scored(query_size, memory_size, options, lambda q, k: make_score(score, q, k, heads=options.heads), align)
