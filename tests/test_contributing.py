@@ -64,6 +64,13 @@ def test_the_example_is_listed_and_trains(project):
     assert code == 0
     assert "cosine" in output
     assert "with a learned strength" in output
-    overrides = "attention=cosine attention.heads=2 trainer.steps=2 optim.warmup=0 corpus.train=20 threads=1".split()
+    overrides = [
+        "attention=cosine",
+        "attention.heads=2",
+        "trainer.steps=2",
+        "optim.warmup=0",
+        "corpus.train=20",
+        "threads=1",
+    ]
     code, output = run(project, "s2s", "train", "teach/copy", *overrides, "output=out")
     assert code == 0, output[-3000:]

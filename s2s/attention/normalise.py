@@ -1,4 +1,4 @@
-"""Normalisers: energies to weights that sum to one. All ignore masked positions and give zeros where nothing is left."""
+"""Normalisers: energies to weights that sum to one. Masked positions get nothing; rows without others get zeros."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Scores: how well a query fits a key. Stateless, parallel over T, with any number of heads.
 
-A score projects the encoder's states once a source (`keys`) and then compares queries with them (`forward`). Heads split
-the total width of what is compared.
+A score projects the encoder's states once a source (`keys`) and then compares queries with them (`forward`). Heads
+split the total width of what is compared.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class LocationScore(Score):
 
 
 def make_score(name: ScoreName, query_size: int, memory_size: int, *, size: int | None = None, heads: int = 1) -> Score:
-    """A score by name. size: width of the inner layer of the additive ones, by default the query's. Raises ConfigError."""
+    """A score by name. size: of the inner layer of the additive ones, by default the query's. Raises ConfigError."""
     if name in ("dot", "scaled_dot"):
         return DotScore(query_size, memory_size, scaled=name == "scaled_dot", heads=heads)
     if name == "general":

@@ -3,11 +3,10 @@
 Each source word is encoded once. What decides when to write is the model itself, where its attention is monotonic
 (monotonic, mocha, milk, mma), or the wait-k policy.
 
-The model's own policy gives the tokens that greedy search gives for the whole source. A decoder step is tried on what
-was read: it counts once every head has stopped at a position by itself, for what comes later can't change that. Else
-more is read, and the heads that didn't stop go on from where they are. So each step looks only at positions from its
-last stop on (and the few that a chunk looks back at): for a recurrent decoder the cost is linear in the lengths of
-source and target, but for `milk` and `mma` with kind=infinite, which look back at everything.
+The model's own policy gives the tokens that greedy search gives for the whole source: a token counts once every head
+has stopped at a position by itself, for what comes later can't change that. Each step looks only at positions from its
+last stop on (and the few that a chunk looks back at), so for a recurrent decoder the cost is linear in the lengths of
+source and target; several heads look from the slowest one on, and `milk` and `mma` with kind=infinite at everything.
 """
 
 from __future__ import annotations
@@ -15,23 +14,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from s2s.attention.base import Attention, ScoredAttention
-from s2s.attention.chunk import LookingBack
-from s2s.attention.monotonic import MonotonicAlignment
+from s2s.attention.base import Attention
 from s2s.errors import UsageError
-from s2s.model.base import Attended
 from s2s.search import SearchConfig
 from s2s.search.constraints import blocks_for
 from s2s.search.loop import ranked
+from s2s.task.growing import GrowingSource, is_monotonic, scan_step
 from s2s.task.trained import Trained
-from s2s.text.lines import clean, is_blank
+from s2s.text.lines import clean
 from s2s.text.vocabulary import Tokenizer
-from s2s.types import BOS, EOS, PAD, UNK, DecoderOutput, Encoded, Memory, State
+from s2s.types import BOS, EOS, PAD, UNK, DecoderOutput, State
 
 RECIPE = "translate/multi30k-online"  # of a model that streams
 
@@ -50,20 +46,19 @@ class Stream:
         search: limits and blocks of the output, by default the model's; beam search can't write as it goes, so it is
         greedy. Raises UsageError on a policy that the model can't follow.
         """
-        check(trained, wait_k)
+        check(trained, wait_k, search)
         self.words: list[str] = []
         self.delays: list[int] = []
         self.tokens: list[int] = []
         self.words_read = 0
         self.unfinished = False
-        self._wait_k, self._trained = wait_k, trained
-        self._source = _Source(trained)
-        self._decoder = trained.model.decoder
+        self._trained, self._wait_k = trained, wait_k
+        self._source = GrowingSource(trained.model, trained.source)
         self._choose = _Chooser(search or trained.config.search, trained.target)
         self._state: State | None = None
         self._open: list[int] = []  # tokens of the word that isn't given yet
         self._at_boundary = False  # wait-k: the last word was given before the next one began
-        self._over = self._ended = False
+        self._closed = self._ended = False
 
     @torch.no_grad()
     def read(self, word: str) -> list[str]:
@@ -72,7 +67,7 @@ class Stream:
         The words joined by one space are what a batch would be given. Raises UsageError for a word with blanks inside
         and after `finish`.
         """
-        if self._over:
+        if self._closed:
             raise UsageError("the source is over", hint="Open a new Stream for each sentence")
         text, _ = clean(word)
         if len(text.split()) > 1:
@@ -87,19 +82,23 @@ class Stream:
     @torch.no_grad()
     def finish(self) -> list[str]:
         """The source is over; the rest of the target words. A source that shows nothing has no translation."""
-        if self._over:
+        if self._closed or not self._source.ids:
+            self._closed = True
             return []
-        self._over = True
-        if not self._source.ids:
-            return []
-        self._source.end(whole=self._wait_k == math.inf)
+        self._closed = True
+        self._source.end()
+        if self._wait_k == math.inf:
+            self._source.encode_whole()
+        else:
+            self._source.encode()
         return self._write()
 
     def _write(self) -> list[str]:
         before = len(self.words)
-        while not self._ended and self._source.memory is not None:
-            if len(self.tokens) >= self._choose.config.limit(len(self._source.ids) + (not self._over)):
-                if self._over:
+        source = self._source
+        while not self._ended:
+            if len(self.tokens) >= self._choose.config.limit(len(source.ids) + (not source.over)):
+                if source.over:
                     self.unfinished = True
                     self._end()
                 break  # the limit grows with the source
@@ -107,13 +106,28 @@ class Stream:
                 break
         return self.words[before:]
 
+    def _begin(self) -> State | None:
+        """The state before the next token; None where the source hasn't begun."""
+        if self._state is None and self._source.summary is not None:
+            self._state = self._trained.model.decoder.initial_state(self._source.summary, self._source.memory)
+        return self._state
+
+    def _last(self) -> Tensor:
+        return torch.tensor([[self.tokens[-1] if self.tokens else BOS]], device=self._trained.device)
+
+    def _log_probs(self, output: DecoderOutput) -> Tensor:
+        return self._trained.model.log_probs(output.features.squeeze(1))
+
     def _own_step(self) -> bool:
-        """Write a token if every head has stopped; else go on waiting, and False."""
-        output = self._step()
-        if not self._over and not self._stopped(output):
+        """Write a token if every head stops; else more has to be read, and False."""
+        if self._source.memory is None:
+            self._source.remember()
+        state = self._begin()
+        if state is None:
             return False
-        self._state = output.state
-        self._settle(self._decoder.attended(self._source.memory, self._state))
+        output, self._state = scan_step(self._trained.model.decoder, self._last(), self._source, state)
+        if output is None:
+            return False
         self._take(self._choose(self._log_probs(output), self.tokens))
         return True
 
@@ -123,55 +137,24 @@ class Stream:
         A word is whole once the next token would begin another one. That token is chosen anew after the next source
         word, among those that begin a word. The sentence doesn't end before its source.
         """
-        allowed = math.inf if self._over else self.words_read - k + 1
-        if len(self.words) >= allowed:
+        over = self._source.over
+        if not over and len(self.words) > self.words_read - k:
             return False
-        output = self._step()
+        self._source.remember()
+        state = self._begin()
+        if state is None:
+            return False
+        output = self._trained.model.decoder(self._last(), self._source.memory, state, need_weights=False)
         token = self._choose(self._log_probs(output), self.tokens, begin=self._at_boundary)
-        if not self._over and (token == EOS or self._choose.begins(token)) and self._open:
+        if not over and self._open and self._choose.begins(token):
             self._close()
             self._at_boundary = True
             return token != EOS
-        if token == EOS and not self._over:
+        if token == EOS and not over:
             return False
         self._state, self._at_boundary = output.state, False
         self._take(token)
         return True
-
-    def _step(self) -> DecoderOutput:
-        source = self._source
-        if self._state is None:
-            assert source.encoded is not None
-            self._state = self._decoder.initial_state(source.encoded, source.memory)
-        last = torch.tensor([[self.tokens[-1] if self.tokens else BOS]], device=self._trained.device)
-        output: DecoderOutput = self._decoder(last, source.memory, self._state, need_weights=False)
-        return output
-
-    def _log_probs(self, output: DecoderOutput) -> Tensor:
-        return self._trained.model.log_probs(output.features.squeeze(1))
-
-    def _stopped(self, output: DecoderOutput) -> bool:
-        """Whether every head of every layer has stopped by itself. If not, those that did stay where they stopped, and
-        the others wait at the last position: the next try goes on from there.
-        """
-        assert self._state is not None
-        parts = self._decoder.attended(self._source.memory, self._state)
-        for number, after in enumerate(self._decoder.attended(self._source.memory, output.state)):
-            stopped = output.aux["stopped" if "stopped" in output.aux else f"{number + 1}.stopped"][:, 0].bool()
-            assert isinstance(after.state, Tensor)
-            last = torch.zeros_like(after.state)
-            last[..., -1] = 1.0
-            parts[number] = after._replace(state=torch.where(stopped.unsqueeze(-1), after.state, last))
-            if not stopped.all():  # what the layers above this one asked will change, so they start anew
-                self._settle(parts)
-                return False
-        return True
-
-    def _settle(self, parts: Sequence[Attended]) -> None:
-        """Go on from `parts`, without what no later step can look at."""
-        assert self._state is not None
-        kept = [_cut(part) for part in parts]
-        self._source.memory, self._state = self._decoder.with_attended(self._source.memory, self._state, kept)
 
     def _take(self, token: int) -> None:
         self.tokens.append(token)
@@ -192,51 +175,6 @@ class Stream:
     def _end(self) -> None:
         self._close()
         self._ended = True
-
-
-class _Source:
-    """A source that grows: what was read, as ids, and the decoder's memory of what is encoded."""
-
-    def __init__(self, trained: Trained) -> None:
-        self.ids: list[int] = []  # EOS included at the end
-        self.memory: Any = None  # None until the first position is known
-        self.encoded: Encoded | None = None  # what came last
-        self._model, self._tokenizer, self._device = trained.model, trained.source, trained.device
-        self._text: list[str] = []  # words that aren't segmented yet
-        self._encoded_ids = 0
-        self._state: State = ()
-
-    def add(self, word: str) -> None:
-        """One more word. Pieces never cross a space, so each word is segmented by itself.
-
-        Words that show nothing wait for the first that does, as a text of such words alone is no text.
-        """
-        self._text.append(word)
-        if self.ids or not is_blank(self._text[-1]):
-            self.ids += self._tokenizer.encode("".join(f" {text}" for text in self._text)[not self.ids :])
-            self._text = []
-
-    def encode(self, *, last: bool = False) -> None:
-        """Encode what is new, and remember what is known then."""
-        new, self._encoded_ids = self.ids[self._encoded_ids :], len(self.ids)
-        if not new:
-            return
-        ids = torch.tensor([new], device=self._device)
-        encoded, self._state = self._model.encoder.extend(self._model.source_embedding(ids), self._state, last=last)
-        if not encoded.states.size(1):
-            return
-        decoder, self.encoded = self._model.decoder, encoded
-        self.memory = decoder.remember(encoded) if self.memory is None else decoder.extend(self.memory, encoded)
-
-    def end(self, *, whole: bool) -> None:
-        """The end of the sentence. whole: nothing is encoded yet, so everything is, by any encoder."""
-        self.ids.append(EOS)
-        if not whole:
-            self.encode(last=True)
-            return
-        lengths = torch.tensor([len(self.ids)], device=self._device)
-        self.encoded = self._model.encode(torch.tensor([self.ids], device=self._device), lengths)
-        self.memory = self._model.decoder.remember(self.encoded)
 
 
 class _Chooser:
@@ -271,25 +209,18 @@ def beginnings(tokenizer: Tokenizer) -> Tensor:
     return torch.tensor([indices[2 * number + 1] != indices[2 * number] for number in range(tokenizer.size)])
 
 
-def _cut(part: Attended) -> Attended:
-    """The same without the positions before the first that a later step can look at."""
-    look_back = part.attention.window if isinstance(part.attention, LookingBack) else 1
-    if look_back is None:
-        return part
-    assert isinstance(part.state, Tensor)
-    start = max(0, int(part.state.argmax(-1).min()) - look_back + 1)
-    keys, values, mask, extra = part.memory
-    memory = Memory(
-        keys[..., start:, :], values[..., start:, :], mask[:, start:], tuple(e[..., start:, :] for e in extra)
-    )
-    return part._replace(memory=memory, state=part.state[..., start:])
-
-
-def check(trained: Trained, wait_k: float | None) -> None:
+def check(trained: Trained, wait_k: float | None, search: SearchConfig | None = None) -> None:
     """Refuse a policy that the model can't follow. Raises UsageError that says what to train instead."""
     hint = f"Train a model that can: s2s train {RECIPE}"
     if wait_k is not None and not (wait_k == math.inf or (isinstance(wait_k, int) and wait_k >= 1)):
         raise UsageError("wait-k is out of range", where="wait_k", expected="1 or more, or inf", found=repr(wait_k))
+    if (search or trained.config.search).forward != "off":
+        raise UsageError(
+            "what keeps a search going forward needs the whole source",
+            where="search.forward",
+            expected="off",
+            found=(search or trained.config.search).forward,
+        )
     if wait_k == math.inf:
         return
     model = trained.model
@@ -304,7 +235,7 @@ def check(trained: Trained, wait_k: float | None) -> None:
     if wait_k is not None:
         return
     attentions = [module for module in model.decoder.modules() if isinstance(module, Attention)]
-    if not all(isinstance(one, ScoredAttention) and isinstance(one.align, MonotonicAlignment) for one in attentions):
+    if not all(map(is_monotonic, attentions)):
         raise UsageError(
             "this attention can't decide when to write",
             where="attention",

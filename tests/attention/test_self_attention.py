@@ -226,9 +226,7 @@ def test_the_last_part_takes_what_an_uneven_width_leaves_over(name, sizes):
     found = called(module, x)[0]
     assert (module.key_size, module.output_size, module.part_size) == sizes
     assert (found.size(-1), module.output_part(x).size(-1)) == sizes[1:]
-    torch.testing.assert_close(
-        found[:, 1], x[:, 0, sizes[0] : sizes[0] + sizes[1]]
-    )  # one past output: all of its value
+    torch.testing.assert_close(found[:, 1], x[:, 0, sizes[0] : sizes[0] + sizes[1]])
 
 
 def test_a_window_keeps_no_more_than_it_needs():

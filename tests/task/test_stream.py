@@ -79,7 +79,9 @@ def model(config, tokenizer, attention="mocha", options=None, *, encoder=None, d
     )
     with torch.no_grad():
         for name, parameter in made.named_parameters():
-            if not name.endswith("align.bias"):
+            if name.endswith("align.bias"):
+                parameter.zero_()  # a step goes on for a position or two
+            else:
                 parameter.add_(torch.randn_like(parameter), alpha=0.5)
     return Trained(made.eval(), tokenizer, tokenizer, config, ("x", "y"))
 
@@ -213,10 +215,11 @@ def test_the_cost_is_linear(config, name, options, offset, monkeypatch):
         search = replace(config.search, max_length=length, max_ratio=1.0, max_extra=0)
         made = online(trained, " ".join(random.Random(0).choices(WORDS, k=length)), search=search)
         assert len(made.tokens) == length
-        assert counts["steps"] <= 2 * length + 2
+        assert counts["steps"] <= 2.2 * length + 2
         costs.append(counts["energies"])
-    scores = 1 if name == "monotonic" else 2
-    assert all(cost <= scores * 5 * 2 * (length + 1) for cost, length in zip(costs, (100, 200, 400), strict=True))
+    # 400 against 100: 4 times as much, and 16 times where every step looked at everything
+    assert costs[1] < 2.3 * costs[0]
+    assert costs[2] < 2.3 * costs[1]
 
 
 class Counting(torch.nn.Module):
