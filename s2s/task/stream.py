@@ -57,6 +57,7 @@ class Stream:
         self._choose = _Chooser(search or trained.config.search, trained.target)
         self._state: State | None = None
         self._open: list[int] = []  # tokens of the word that isn't given yet
+        self._waits = True  # own policy: all of the memory is looked at, and more is needed
         self._at_boundary = False  # wait-k: the last word was given before the next one began
         self._closed = self._ended = False
 
@@ -120,12 +121,13 @@ class Stream:
 
     def _own_step(self) -> bool:
         """Write a token if every head stops; else more has to be read, and False."""
-        if self._source.memory is None:
+        if self._waits:
             self._source.remember()
         state = self._begin()
         if state is None:
             return False
         output, self._state = scan_step(self._trained.model.decoder, self._last(), self._source, state)
+        self._waits = output is None
         if output is None:
             return False
         self._take(self._choose(self._log_probs(output), self.tokens))

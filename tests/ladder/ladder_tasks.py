@@ -54,7 +54,7 @@ class Task(NamedTuple):
 
 TASKS = {
     "copy": Task("copy", 20, 12, 8, 400, "write the source as it is"),
-    "long": Task("copy", 30, 24, 20, 400, "copy twice as many symbols"),
+    "long": Task("copy", 24, 20, 16, 500, "copy twice as many symbols"),
     "skip": Task("skip", 30, 20, 16, 400, "copy, but leave out two symbols of five"),
     "reverse": Task("reverse", 24, 16, 12, 400, "write the source from its end"),
     "sort": Task("sort", 40, 16, 12, 400, "write the source's symbols in alphabetical order"),
