@@ -14,11 +14,12 @@ from s2s.errors import S2SError
 
 # Command -> (module below s2s.command, what it does). A module has `add_arguments(parser)` and `run(args) -> int`.
 COMMANDS = {
-    "list": ("list", "names of recipes, attention mechanisms and corpora, with a line each"),
+    "list": ("list", "names of recipes, attention mechanisms, encoders, decoders and corpora, with a line each"),
     "demo": ("demo", "train the default recipe, unless that is done, and show what it gives"),
     "train": ("train", "train a recipe, score it and write its report"),
     "eval": ("evaluate", "decode and score a split of the corpus"),
     "translate": ("translate", "translate lines"),
+    "stream": ("stream", "translate a source as it grows, word by word"),
     "score": ("score", "score a text against references"),
     "compare": ("compare", "compare runs in one table, with paired tests"),
     "gallery": ("gallery", "show every attention mechanism on one page, with pictures from runs"),

@@ -132,6 +132,8 @@ class ScoredAttention(Attention):
         self.sums_to_one = align.sums_to_one
         self.dropout = nn.Dropout(dropout)
         self.mix = nn.Linear(self.memory_size, self.memory_size, bias=False) if heads > 1 else None
+        if self.mix is not None:
+            nn.init.xavier_uniform_(self.mix.weight)
 
     def make_memory(self, encoded: Encoded) -> Memory:
         """Keys by the score's projection, and values."""

@@ -31,6 +31,8 @@ class KeyValue(nn.Module):
             self.key_size = projected_key_size or memory_size
             self.key = nn.Linear(memory_size, self.key_size, bias=False)
             self.value = nn.Linear(memory_size, memory_size, bias=False)
+            for matrix in (self.key.weight, self.value.weight):
+                nn.init.xavier_uniform_(matrix)  # keeps the size of what it maps, as the projections of a Transformer
 
     def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Keys' raw material and values."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from s2s.attention.base import Attention, scored
 from s2s.attention.options import Options
-from s2s.attention.score import Score, ScoreName, make_score, uniform
+from s2s.attention.score import Score, ScoreName, make_score
 from s2s.gather import linear
 
 
@@ -16,7 +17,7 @@ class ProjectedQuery(Score):
     def __init__(self, score: Score, query_size: int) -> None:
         super().__init__()
         self.score, self.heads = score, score.heads
-        self.weight = uniform(query_size, query_size, fan=query_size)
+        self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(query_size, query_size)))
 
     def keys(self, states: Tensor) -> Tensor:
         """Those of the score."""

@@ -96,7 +96,7 @@ def _show(latest: Path, words: list[str]) -> None:
         (f'echo "a text editor for programmers" | {shell} translate {latest}', "your own text"),
         (f"{shell} train {shlex.join(words)} attention=general", "another attention, one word apart"),
         (f"{shell} compare {shown} {latest}", "then this: both in one table"),
-        (f"{shell} list", "all recipes, attentions and corpora"),
+        (f"{shell} list", "all recipes, attentions, encoders, decoders and corpora"),
     ):
         print(f"  {line}    # {what}")
 

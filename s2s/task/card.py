@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from s2s.config import Config
 from s2s.task.trained import Trained
 from s2s.text.corpus import Corpus
 
@@ -19,7 +20,7 @@ def model_card(trained: Trained, corpus: Corpus, facts: Mapping[str, Any]) -> st
         "",
         f"A {config.task.name} model, {trained.languages[0]} to {trained.languages[1]}, trained with s2s.",
         "",
-        f"- attention: {config.attention.name}; decoder: {config.decoder.options.get('style')}",
+        f"- attention: {config.attention.name}; encoder: {config.encoder.name}; decoder: {_decoder(config)}",
         f"- parameters: {sum(p.numel() for p in trained.model.parameters()):,}",
         f"- corpus: {corpus.name} ({pairs} pairs)",
         *(f"- {key}: {value}" for key, value in corpus.facts.items()),
@@ -31,3 +32,9 @@ def model_card(trained: Trained, corpus: Corpus, facts: Mapping[str, Any]) -> st
         "",
     ]
     return "\n".join(lines)
+
+
+def _decoder(config: Config) -> str:
+    """Name and, of a recurrent one, style."""
+    style = config.decoder.options.get("style")
+    return config.decoder.name if style is None else f"{config.decoder.name}, style {style}"

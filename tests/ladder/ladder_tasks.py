@@ -6,7 +6,7 @@ import bisect
 import functools
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -68,7 +68,7 @@ class Data(NamedTuple):
     train: list[Example]
     dev: list[Example]
     test: list[Example]
-    size: int  # of the vocabulary
+    words: list[str]  # of the ids from len(SPECIALS) on
 
 
 class Outcome(NamedTuple):
@@ -107,39 +107,40 @@ def data(name: str) -> Data:
         sorted(examples(unseen), key=lambda example: len(example.source)),
         examples(held.splits["dev"]),
         examples(held.splits["test"]),
-        len(SPECIALS) + len(words),
+        words,
     )
 
 
-def configured(attention: str, options: Mapping[str, Any]) -> Config:
-    """The config of a cell's model. Raises ConfigError for an invalid combination."""
+def configured(attention: str, options: Mapping[str, Any], model: Sequence[str] = ()) -> Config:
+    """The config of a cell's model; model: changes of MODEL. Raises ConfigError for an invalid combination."""
     chosen = [f"attention={attention}", *(f"attention.{key}={value}" for key, value in options.items())]
-    return app.compose("teach/copy", [*MODEL, *chosen])
+    return app.compose("teach/copy", [*MODEL, *model, *chosen])
 
 
 def climb(
-    attention: str, options: Mapping[str, Any], name: str, *, budget: float = 1.0, extra: tuple[str, ...] = ()
+    attention: str, options: Mapping[str, Any], name: str, *, budget: float = 1.0, model: Sequence[str] = ()
 ) -> Outcome:
-    """Train a tiny model on a task and test it. budget: of the task's updates, as a factor."""
-    begun, task, config = time.process_time(), TASKS[name], configured(attention, options)
+    """Train a tiny model on a task and test it. budget: of the task's updates, as a factor. model: see `configured`."""
+    begun, task, config = time.process_time(), TASKS[name], configured(attention, options, model)
     torch.manual_seed(SEED)
     draw, examples = random.Random(SEED), data(name)
-    model = build_model(config, examples.size, examples.size)
-    optimizer = make_optimizer(model, config.optim)
+    size = len(SPECIALS) + len(examples.words)
+    trained = build_model(config, size, size)
+    optimizer = make_optimizer(trained, config.optim)
     lengths = [len(example.source) for example in examples.train]
     updates = round(budget * task.updates)
     done = 0
     while done < updates:
-        model.train()
+        trained.train()
         share = min(1.0, done / (RAMP * updates))
         reach = bisect.bisect_right(lengths, lengths[0] + 1 + share * (lengths[-1] - lengths[0]))
         rows = [draw.randrange(reach) for _ in range(BATCH)]
         batch = collate([examples.train[row] for row in rows], rows)
-        update(model, [batch], optimizer, config.optim, rate=rate(config.optim, done, done / updates))
+        update(trained, [batch], optimizer, config.optim, rate=rate(config.optim, done, done / updates))
         done += 1
-        if done % LOOK_EVERY == 0 and accuracy(model, examples.dev)[0] >= ENOUGH:
+        if done % LOOK_EVERY == 0 and accuracy(trained, examples.dev)[0] >= ENOUGH:
             break
-    right, exact = accuracy(model, examples.test)
+    right, exact = accuracy(trained, examples.test)
     return Outcome(right, exact, done, time.process_time() - begun)
 
 

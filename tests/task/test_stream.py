@@ -80,7 +80,7 @@ def model(config, tokenizer, attention="mocha", options=None, *, encoder=None, d
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             if name.endswith("align.bias"):
-                parameter.zero_()  # a step goes on for a position or two
+                parameter.fill_(0.4 * seed)  # some steps stay where they are, others go on
             else:
                 parameter.add_(torch.randn_like(parameter), alpha=0.5)
     return Trained(made.eval(), tokenizer, tokenizer, config, ("x", "y"))
@@ -107,7 +107,7 @@ class TestOwnPolicy:
         early = 0
         for seed in range(3):
             trained = model(config, subwords, name, options, encoder=encoder, seed=seed)
-            for sentence, (tokens, text) in zip(SENTENCES[:18], batch(trained, SENTENCES[:18]), strict=True):
+            for sentence, (tokens, text) in zip(SENTENCES[:12], batch(trained, SENTENCES[:12]), strict=True):
                 made = online(trained, sentence)
                 assert made.tokens == tokens
                 assert made.words == text.split()
@@ -122,14 +122,14 @@ class TestOwnPolicy:
     )
     def test_every_decoder(self, config, subwords, decoder):
         trained = model(config, subwords, "mocha", {"heads": 2}, decoder=decoder)
-        for sentence, (tokens, _) in zip(SENTENCES[:18], batch(trained, SENTENCES[:18]), strict=True):
+        for sentence, (tokens, _) in zip(SENTENCES[:12], batch(trained, SENTENCES[:12]), strict=True):
             assert online(trained, sentence).tokens == tokens
 
     def test_a_transformer(self, config, subwords):
         early = 0
         for seed in range(4):
             trained = model(config, subwords, "mma", {"heads": 2}, kind="transformer", seed=seed)
-            for sentence, (tokens, _) in zip(SENTENCES[:18], batch(trained, SENTENCES[:18]), strict=True):
+            for sentence, (tokens, _) in zip(SENTENCES[:12], batch(trained, SENTENCES[:12]), strict=True):
                 made = online(trained, sentence)
                 assert made.tokens == tokens
                 early += sum(delay < len(sentence.split()) for delay in made.delays)
@@ -142,8 +142,8 @@ class TestOwnPolicy:
     )
     def test_the_limits_of_a_search_hold(self, config, subwords, search):
         trained = model(config, subwords, "monotonic")
-        expected = batch(trained, SENTENCES[:18], **search)
-        for sentence, (tokens, _) in zip(SENTENCES[:18], expected, strict=True):
+        expected = batch(trained, SENTENCES[:12], **search)
+        for sentence, (tokens, _) in zip(SENTENCES[:12], expected, strict=True):
             made = online(trained, sentence, search=replace(config.search, **search))
             assert made.tokens == tokens
             assert made.unfinished == (tokens[-1] != 3)
