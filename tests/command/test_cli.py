@@ -85,10 +85,10 @@ def test_help_is_light():
 def test_list_names_everything(s2s):
     done = s2s("list")
     assert done.code == 0
-    for name in ("teach/copy", "translate/debian-en-de", "additive", "generated"):
+    for name in ("teach/copy", "translate/debian-en-de", "additive", "generated", "intra_decoder", "transformer"):
         assert any(line.startswith(f"{name} ") for line in done.lines)
     assert all(line.split(None, 1)[1:] for line in done.lines if line and not line.endswith(":"))
     assert (
         s2s("list", "attention").lines
-        == done.lines[done.lines.index("attention:") + 1 : done.lines.index("corpora:") - 1]
+        == done.lines[done.lines.index("attention:") + 1 : done.lines.index("self_attention:") - 1]
     )
