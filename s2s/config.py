@@ -375,6 +375,11 @@ def _check_build(config: Config) -> Iterator[str]:
     if config.optim.guided_alignment > 0 and not all(one.has_weights and one.sums_to_one for one in attentions):
         name = config.attention.name
         yield f"`optim.guided_alignment` needs attention weights that sum to one, and attention={name} has none such"
+    if config.optim.guided_alignment > 0 and config.attention.options.get("estimator") == "reinforce":
+        yield (
+            "`optim.guided_alignment` trains weights, and positions drawn with `attention.estimator=reinforce` have no "
+            "gradient: take `attention.estimator=straight_through`"
+        )
 
 
 def _check_search(config: Config) -> Iterator[str]:

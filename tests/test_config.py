@@ -212,6 +212,7 @@ def test_an_impossible_combination_is_the_one_problem_found(base, changes, words
         (["attention=location", "attention.max_source=100"], "`attention.max_source`"),
         (["attention=none", "search.coverage_penalty=1"], "coverage_penalty"),
         (["attention=none", "optim.guided_alignment=1", "trainer.links=auto"], "attention=none has none such"),
+        (["attention=hard", "optim.guided_alignment=1", "trainer.links=auto"], "attention.estimator=straight_through"),
         (
             [
                 "attention=additive",

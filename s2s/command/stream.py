@@ -10,7 +10,8 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from io import BufferedReader
+from typing import TYPE_CHECKING, cast
 
 from s2s.command import text
 from s2s.errors import DataError, UsageError
@@ -139,10 +140,11 @@ def _typed(args: argparse.Namespace) -> Iterator[str | None]:
 
     if sys.stdin is None:
         raise UsageError("the standard input is closed", where="-i -", hint="Name a file by -i")
+    stdin = cast(BufferedReader, sys.stdin.buffer)
     decoder = codecs.getincrementaldecoder("utf-8-sig")(args.errors)
-    open_text, number, replaced, tail = "", 1, 0, b""
+    open_word, begun, number, replaced, tail = "", False, 1, 0, b""
     while True:
-        data = sys.stdin.buffer.read1(1 << 16)
+        data = stdin.read1(1 << 16)  # what there is, as soon as there is something
         try:
             new = decoder.decode(data, not data)
         except UnicodeDecodeError as error:
@@ -156,15 +158,16 @@ def _typed(args: argparse.Namespace) -> Iterator[str | None]:
         tail = data[-2:]
         *ended, rest = new.split("\n")
         for line in ended:
-            yield from clean(f"{open_text}{line}")[0].split()
+            yield from clean(f"{open_word}{line}")[0].split()
             yield None
-            open_text, number = "", number + 1
-        *words, open_text = _split(open_text + rest)
+            open_word, begun, number = "", False, number + 1
+        begun = begun or bool(rest)
+        *words, open_word = _split(open_word + rest)
         yield from words
         if data:
             continue
-        if open_text or words:
-            yield from clean(open_text)[0].split()
+        if begun:  # a missing line end makes no difference
+            yield from open_word.split()
             yield None
         if replaced:
             text.note(f"<stdin>: {replaced} invalid bytes were replaced by U+FFFD")
@@ -172,13 +175,12 @@ def _typed(args: argparse.Namespace) -> Iterator[str | None]:
 
 
 def _split(line: str) -> list[str]:
-    """The words of the beginning of a line that a blank follows, and the rest, which may still grow."""
+    """The words of the beginning of a line that a blank follows, and what may still grow, "" if there is nothing."""
     from s2s.text.lines import clean
 
-    shown, _ = clean(f"{line}.")  # so that nothing at the end is taken for a line end
-    words = shown[:-1].split()
-    whole = not shown[:-1] or shown[-2].isspace()
-    return [*words, ""] if whole else [*words[:-1], words[-1]]
+    shown = clean(f"{line}.")[0][:-1]  # so that no control at its end is taken for the line's end
+    words = shown.split()
+    return words if words and not shown[-1].isspace() else [*words, ""]
 
 
 def _by_line(args: argparse.Namespace) -> Iterator[str | None]:

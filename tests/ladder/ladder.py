@@ -73,10 +73,10 @@ def table(ladder: dict[str, Any]) -> str:
     lines = [
         "# What each mechanism can learn",
         "",
-        "Tiny models on generated tasks, one mechanism apart. What each should learn and what not was declared beforehand,",
-        f"with the reasons below. A number is the share of right words of {how['tested']} unseen sources, decoded greedily:",
-        f"**bold** = passed, as declared (at least {how['pass']}), plain = failed, as declared (at most {how['fail']}),",
-        "*slanted* = either was allowed.",
+        "Tiny models on generated tasks, one mechanism apart. What each should learn and what not was declared"
+        f" beforehand, with the reasons below. A number is the share of right words on {how['tested']} unseen sources,"
+        f" decoded greedily: **bold** = passed, as declared (at least {how['pass']}), plain = failed, as declared (at most"
+        f" {how['fail']}), *slanted* = either was allowed.",
         "",
         "| mechanism | " + " | ".join(tasks) + " |",
         "|---|" + "---|" * len(tasks),
@@ -106,9 +106,9 @@ def table(ladder: dict[str, Any]) -> str:
         f"`{how['command']}`, {how['date']}, {how['device']}, torch {how['torch']}, seed {how['seed']};"
         f" {sum(seconds) / 60:.0f} minutes in all, {seconds[len(seconds) // 2]:.0f} s for the median cell.",
         f"Model: `{how['model']}`.",
-        "The encoder runs in one direction and is narrow, so that neither its last state nor its state at a place can carry",
-        "the source past the attention. The decoder feeds nothing back: each query is made of the words written so far and",
-        f"the encoder's last state. Batches of {how['batch']}; sources grow to full length in the first"
+        "The encoder runs in one direction and is narrow, so that neither its last state nor its state at a place can"
+        " carry the source past the attention. The decoder feeds nothing back: each query is made of the words written"
+        f" so far and the encoder's last state. Batches of {how['batch']}; sources grow to full length in the first"
         f" {how['ramp']:.0%} of the updates. Training stops early when a dev set is nearly right.",
         "",
     ]

@@ -12,37 +12,23 @@ from s2s.attention import names
 from s2s.text.corpus import links
 from s2s.types import SPECIALS
 
-PROMISED = [
-    "none",
-    "additive",
-    "additive_normed",
-    "dot",
-    "scaled_dot",
-    "general",
-    "concat",
-    "location",
-    "local_m",
-    "local_p",
-    "hard",
-    "static",
-    "static_feature",
-    "reader",
-    "key_value",
-    "key_value_predict",
-    "multihead",
-    "monotonic",
-    "forced_forward",
-    "mocha",
-    "milk",
-    "mma",
-    "forward",
-    "stepwise",
-    "gmm",
-    "dca",
-    "location_aware",
-    "coverage",
+PROMISED = {
+    *(
+        "none",
+        "additive",
+        "additive_normed",
+        "dot",
+        "scaled_dot",
+        "general",
+        "concat",
+        "location",
+        "local_m",
+        "local_p",
+    ),
+    *("hard", "static", "static_feature", "reader", "key_value", "key_value_predict", "multihead", "monotonic"),
+    *("forced_forward", "mocha", "milk", "mma", "forward", "stepwise", "gmm", "dca", "location_aware", "coverage"),
     "temporal",
-]
+}
 BY_LABEL = {row.label: row for row in ROWS}
 # One of each kind; `python tests/ladder/ladder.py` runs them all.
 RUN = [
@@ -63,7 +49,7 @@ def measured():
 def test_every_mechanism_has_a_row():
     declared = {row.name for row in ROWS}
     assert set(names()) <= declared, "declare what a new mechanism can learn in tests/ladder/ladder_rows.py"
-    assert declared == set(PROMISED)
+    assert declared == PROMISED
     assert len(BY_LABEL) == len(ROWS)
 
 

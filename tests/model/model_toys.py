@@ -35,6 +35,7 @@ def tiny(
     *,
     cell="lstm",
     style="luong",
+    bridge="final",
     input_feed=True,
     layers=1,
     deep_output=True,
@@ -68,7 +69,7 @@ def tiny(
         "learned_positions": learned_positions,
     }
     recurrent = {"cell": cell, "layers": layers, "width": width, "dropout": dropout, "residual": residual}
-    style_options = {"style": style, "input_feed": input_feed, "deep_output": deep_output}
+    style_options = {"style": style, "bridge": bridge, "input_feed": input_feed, "deep_output": deep_output}
     model = seq2seq(
         source_size=TARGET if tie == "all" else SOURCE,
         target_size=TARGET,

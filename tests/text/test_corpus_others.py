@@ -179,21 +179,67 @@ def test_catalogs_for_real(tmp_path: Path) -> None:
     assert len(corpus.splits["test"]) > 200
 
 
-@pytest.mark.parametrize("task", ["copy", "reverse", "sort", "double"])
-def test_generated_targets_follow_their_rule_and_links(task: str) -> None:
-    corpus = generated(task=task, train=50, dev=5, test=5)  # type: ignore[arg-type]
+def looked_up(source: list[str]) -> list[str]:
+    """What `lookup` asks for, by a dictionary."""
+    values = {source[place]: source[place + 1] for place in range(0, len(source) - 1, 3)}
+    chain = [source[-1]]
+    while chain[-1] in values:
+        chain.append(values[chain[-1]])
+    return chain[1:]
+
+
+@pytest.mark.parametrize("task", ["copy", "reverse", "sort", "double", "skip", "lookup"])
+@pytest.mark.parametrize("repeat", [True, False])
+def test_generated_targets_follow_their_rule_and_links(task: str, repeat: bool) -> None:
+    corpus = generated(task=task, repeat=repeat, train=50, dev=5, test=5)  # type: ignore[arg-type]
+    repeats = 0
     for pair in (pair for pairs in corpus.splits.values() for pair in pairs):
         source, target = pair.source.split(), pair.target.split()
         expected = {
-            "copy": source,
-            "reverse": source[::-1],
-            "sort": sorted(source),
-            "double": [token for token in source for _ in range(2)],
-        }[task]
+            "copy": lambda source: source,
+            "reverse": lambda source: source[::-1],
+            "sort": sorted,
+            "double": lambda source: [token for token in source for _ in range(2)],
+            "skip": lambda source: [token for token in source if token[-1] not in "eo"],
+            "lookup": looked_up,
+        }[task](source)
         assert target == expected
+        assert target
         pairs = links(task, source)  # type: ignore[arg-type]
         assert [j for _, j in pairs] == list(range(len(target)))
         assert all(source[i] == target[j] for i, j in pairs)
+        repeats += len(set(source)) < len(source)
+    assert bool(repeats) == (repeat or task == "lookup")  # there the separator does, and each value that is a key
+
+
+def test_skipped_sources_keep_something_and_lose_something() -> None:
+    corpus = generated(task="skip", symbols=10, max_length=4, train=400, dev=0, test=0)
+    kept = [(len(pair.source.split()), len(pair.target.split())) for pair in corpus.splits["train"]]
+    assert min(target for _, target in kept) == 1
+    assert sum(target for _, target in kept) < 0.7 * sum(source for source, _ in kept)
+
+
+def test_a_lookup_is_a_shuffled_chain_whose_links_are_values() -> None:
+    corpus = generated(task="lookup", symbols=8, min_length=3, max_length=5, train=100, dev=0, test=0)
+    monotone = 0
+    for pair in corpus.splits["train"]:
+        source, target = pair.source.split(), pair.target.split()
+        assert len(source) == 3 * len(target) + 1
+        assert source[2::3] == [";"] * len(target)
+        assert len({source[-1], *target}) == len(target) + 1
+        places = [i for i, _ in links("lookup", source)]
+        assert sorted(places) == list(range(1, len(source) - 1, 3))
+        assert [source[place - 1] for place in places] == [source[-1], *target[:-1]]
+        monotone += places == sorted(places)
+    assert monotone < 30  # of three pairs one in six stands in order
+
+
+@pytest.mark.parametrize(
+    "source", ["a b ;", "a b ; c", "a b , a", "a b ; c d ; a", "a b ; b a ; a b ; a", "a b ; b c ; a a"]
+)
+def test_a_lookup_without_a_chain_is_refused(source: str) -> None:
+    with pytest.raises(DataError, match="no chain of pairs"):
+        links("lookup", source.split())
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=8))
@@ -221,6 +267,8 @@ def test_generated_is_deterministic_and_disjoint() -> None:
         ({"symbols": 0}, "symbols"),
         ({"min_length": 5, "max_length": 4}, "min_length <= max_length"),
         ({"train": 0}, "train >= 1"),
+        ({"repeat": False, "symbols": 9}, "none repeats; expected at least 10; found 9"),
+        ({"task": "lookup", "symbols": 10}, "none repeats; expected at least 11; found 10"),
     ],
 )
 def test_generated_bad_options(options: dict[str, object], message: str) -> None:
