@@ -19,7 +19,7 @@ demo: $(READY) ## get the default corpus, train, score, show translations (what 
 	$(BIN)/s2s demo
 
 test: $(READY) ## every test that needs no network
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not network"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not network and not slow"
 
 lint: $(READY) ## style
 	$(BIN)/ruff check .

@@ -184,7 +184,7 @@ def test_an_override_that_cannot_be_read_is_shown(override):
     "override, words",
     [
         ("attention=adittive", "Did you mean `additive`?"),
-        ("attention=null", "one of additive, additive_normed, concat, dot"),
+        ("attention=null", "one of additive, additive_normed, concat, coverage"),
         ("corpus=debain", "Did you mean `debian`?"),
         ("modle.dropout=0.1", "unknown key `modle.dropout`; did you mean `model.dropout`?"),
         ("atention=general", "unknown key `atention`; did you mean `attention`?"),
@@ -321,7 +321,8 @@ def test_a_sweep_finds_the_typo_before_the_first_run():
 
 def test_a_plugin_is_imported_only_when_it_is_named(stands, monkeypatch):
     (stands / "app_test_plugin.py").write_text(
-        "open('imported', 'w').close()\ndef peaked(query_size, memory_size, *, size: int = 2): ...\n"
+        "open('imported', 'w').close()\nfrom s2s.attention import additive\n"
+        "def peaked(query_size, memory_size, *, size: int = 2): return additive(query_size, memory_size, size=size)\n"
     )
     monkeypatch.syspath_prepend(str(stands))
     assert "unknown attention" in refused("teach/copy", ["attention=app_test_plugin.peaked"])

@@ -253,6 +253,10 @@ def test_a_state_dict_carries_all_that_was_learned(case):
         assert not torch.equal(*others)
 
 
+# mechanisms that take one position or another in eval mode
+DECIDING = ("hard", "monotonic", "mocha", "milk", "mma", "forced_forward", "stepwise")
+
+
 @each
 def test_bf16_stays_near_float32(case):
     module = made(case).eval()
@@ -264,8 +268,12 @@ def test_bf16_stays_near_float32(case):
         module.to(torch.bfloat16), query.bfloat16(), encoded._replace(states=encoded.states.bfloat16())
     )
     for context, weights in ((mixed, mixed_weights), (half, half_weights)):
-        close(context.float(), exact, 0.1)
-        close(weights if weights is None else weights.float(), exact_weights, 0.05)
+        assert (weights is None) == (exact_weights is None)
+        far = ((context.float() - exact).abs() > 0.1 * (1 + exact.abs())).any(-1)
+        if weights is not None:
+            far |= ((weights.float() - exact_weights).abs() > 0.1).any(-1)
+        # two energies nearer to each other than bf16 can tell are decided either way
+        assert far.sum() <= (STEPS if case[0] in DECIDING else 0)
 
 
 DROPPING = [

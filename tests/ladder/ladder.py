@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ladder_rows import ROWS, Cell, Row
+from ladder_rows import KEYED, Cell, Row
 from ladder_tasks import BATCH, FAIL, MODEL, PASS, RAMP, SEED, TASKS, TESTED, climb
 
 from s2s.attention import names
@@ -75,22 +75,22 @@ def table(ladder: dict[str, Any]) -> str:
         "",
         "Tiny models on generated tasks, one mechanism apart. What each should learn and what not was declared"
         f" beforehand, with the reasons below. A number is the share of right words on {how['tested']} unseen sources,"
-        f" decoded greedily: **bold** = passed, as declared (at least {how['pass']}), plain = failed, as declared (at most"
-        f" {how['fail']}), *slanted* = either was allowed.",
+        f" decoded greedily: **bold** = passed, as declared (at least {how['pass']}), plain = failed, as declared"
+        f" (at most {how['fail']}), *slanted* = either was allowed.",
         "",
         "| mechanism | " + " | ".join(tasks) + " |",
         "|---|" + "---|" * len(tasks),
     ]
-    for label, row in ladder["rows"].items():
+    for row in ladder["rows"].values():
         shown = [_number(row["cells"][task]) for task in tasks]
-        lines.append(f"| `{label}` | " + " | ".join(shown) + " |")
+        lines.append(f"| `{row['label']}` | " + " | ".join(shown) + " |")
     lines += ["", "## The tasks", "", "No symbol stands twice in a source.", ""]
     for task, facts in tasks.items():
         span = f"{facts['tested']} to {facts['longest']} {'pairs' if task == 'lookup' else 'symbols'}"
         lines.append(f"- **{task}**: {facts['says']}; {span} of {facts['symbols']}, at most {facts['updates']} updates")
     lines += ["", "## Why", ""]
-    for label, row in ladder["rows"].items():
-        lines += [f"**`{label}`** {row['why']}", ""]
+    for row in ladder["rows"].values():
+        lines += [f"**`{row['label']}`** {row['why']}", ""]
         if row["budget"] != 1:
             lines += [f"- {row['budget']} times the updates: {row['budget_reason']}"]
         if row["model"]:
@@ -140,28 +140,29 @@ def main(argv: list[str]) -> int:
     except FileNotFoundError:
         old = {}
     known = set(names())
-    wanted = [row for row in ROWS if row.name in known]
+    wanted = {key: row for key, row in KEYED.items() if row.name in known}
     rows = {
-        row.label: {
+        key: {
             "name": row.name,
+            "label": row.label,
             "options": dict(row.options),
             "why": row.why,
             "model": list(row.model),
             "budget": row.budget,
             "budget_reason": row.budget_reason,
-            "cells": old.get(row.label, {}).get("cells", {}),
+            "cells": old.get(key, {}).get("cells", {}),
         }
-        for row in wanted
+        for key, row in wanted.items()
     }
     ladder = {"settings": settings(), "tasks": {name: task._asdict() for name, task in TASKS.items()}, "rows": rows}
     wrong = 0
-    for row in wanted:
+    for key, row in wanted.items():
         if asked.names and not {row.name, row.label} & set(asked.names):
             continue
         for task in asked.task:
             cell = measure(row, task)
-            measured = {**rows[row.label]["cells"], task: cell}
-            rows[row.label]["cells"] = {name: measured[name] for name in TASKS if name in measured}
+            measured = {**rows[key]["cells"], task: cell}
+            rows[key]["cells"] = {name: measured[name] for name in TASKS if name in measured}
             write(ladder)
             problem = verdict(row.cells[task], cell["accuracy"])
             wrong += problem is not None

@@ -5,7 +5,7 @@ import re
 
 import ladder
 import pytest
-from ladder_rows import ROWS, Cell
+from ladder_rows import KEYED, ROWS, Cell
 from ladder_tasks import FAIL, PASS, TASKS, climb, configured, data
 
 from s2s.attention import names
@@ -29,28 +29,24 @@ PROMISED = {
     *("forced_forward", "mocha", "milk", "mma", "forward", "stepwise", "gmm", "dca", "location_aware", "coverage"),
     "temporal",
 }
-BY_LABEL = {row.label: row for row in ROWS}
 # One of each kind; `python tests/ladder/ladder.py` runs them all.
-RUN = [
-    ("none", "copy"),
-    ("additive", "reverse"),
-    ("local_m window=1", "reverse"),
-    ("forced_forward", "copy"),
-    ("forced_forward", "reverse"),
-    ("monotonic", "copy"),
-]
+RUN = [("none", "copy"), ("additive", "reverse"), ("forced_forward", "copy")]
+SLOW = [("local_m", "reverse"), ("forced_forward", "reverse"), ("monotonic", "copy")]
 
 
 @pytest.fixture(scope="module")
 def measured():
-    return json.loads((ladder.DOCS / "ladder.json").read_text(encoding="utf-8"))
+    path = ladder.DOCS / "ladder.json"
+    if not path.is_file():
+        pytest.skip("the whole ladder is not measured yet: python tests/ladder/ladder.py")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def test_every_mechanism_has_a_row():
     declared = {row.name for row in ROWS}
     assert set(names()) <= declared, "declare what a new mechanism can learn in tests/ladder/ladder_rows.py"
     assert declared == PROMISED
-    assert len(BY_LABEL) == len(ROWS)
+    assert len(KEYED) == len({row.label for row in ROWS}) == len(ROWS)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.label)
@@ -60,17 +56,17 @@ def test_a_row_is_whole(row):
     assert (row.budget == 1) == (not row.budget_reason)
     assert row.budget >= 1
     if row.name in names():
-        configured(row.name, row.options, row.model)
+        configured(row.name, row.options, "copy", row.model)
 
 
 def test_the_docs_hold_every_mechanism_as_declared(measured):
     rows = measured["rows"]
-    assert list(rows) == [row.label for row in ROWS if row.name in names()]
-    for label, row in rows.items():
+    assert list(rows) == [key for key, row in KEYED.items() if row.name in names()]
+    for key, row in rows.items():
         for task, cell in row["cells"].items():
-            declared = BY_LABEL[label].cells[task]
-            assert Cell(cell["expected"], cell["reason"]) == declared, f"{label}, {task}: measure it again"
-            assert ladder.verdict(declared, cell["accuracy"]) is None, f"{label}, {task}: {cell['accuracy']}"
+            declared = KEYED[key].cells[task]
+            assert Cell(cell["expected"], cell["reason"]) == declared, f"{key}, {task}: measure it again"
+            assert ladder.verdict(declared, cell["accuracy"]) is None, f"{key}, {task}: {cell['accuracy']}"
         assert list(row["cells"]) == list(TASKS)
     assert measured["tasks"] == {name: task._asdict() for name, task in TASKS.items()}
     assert (ladder.DOCS / "ladder.md").read_text(encoding="utf-8") == ladder.table(measured)
@@ -107,8 +103,12 @@ def test_tasks_hold_out_what_is_tested(name):
         assert [example.source[place] for place, _ in links(task.rule, source)] == example.target
 
 
-@pytest.mark.parametrize("label, task", RUN, ids=lambda value: re.sub(r"\W+", "-", value))
-def test_a_cell_is_as_declared(label, task):
-    row = BY_LABEL[label]
+@pytest.mark.parametrize(
+    "key, task",
+    [*RUN, *(pytest.param(*cell, marks=pytest.mark.slow) for cell in SLOW)],
+    ids=lambda value: re.sub(r"\W+", "-", value),
+)
+def test_a_cell_is_as_declared(key, task):
+    row = KEYED[key]
     made = climb(row.name, row.options, task, budget=row.budget, model=row.model)
     assert ladder.verdict(row.cells[task], made.accuracy) is None, made

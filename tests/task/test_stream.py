@@ -100,6 +100,15 @@ def online(trained, sentence, **options):
     return made
 
 
+def looked_at(trained, monkeypatch):
+    """A list that the log-probabilities of every token are put into, (V,) each, as they are asked for."""
+    found, plain = [], trained.model.log_probs
+    monkeypatch.setattr(
+        trained.model, "log_probs", lambda features: found.append(plain(features)[0]) or plain(features)
+    )
+    return found
+
+
 class TestOwnPolicy:
     @pytest.mark.parametrize("encoder", ENCODERS, ids=["unidirectional", "chunked"])
     @pytest.mark.parametrize(("name", "options"), OWN, ids=OWN_IDS)
@@ -114,6 +123,43 @@ class TestOwnPolicy:
                 assert made.delays == sorted(made.delays)
                 early += sum(delay < len(sentence.split()) for delay in made.delays)
         assert early > 0  # else it would only have waited for the end
+
+    @pytest.mark.parametrize("kind", ["recurrent", "transformer"])
+    @pytest.mark.parametrize(("name", "options"), OWN, ids=OWN_IDS)
+    def test_each_step_sees_what_it_would_see_of_the_whole_source(
+        self, config, subwords, name, options, kind, monkeypatch
+    ):
+        if kind == "transformer" and options.get("heads", 1) == 3:
+            options = {**options, "heads": 2}
+        sentences = [" ".join(random.Random(seed).choices(WORDS, k=length)) for seed, length in enumerate((4, 9, 30))]
+        for seed in range(3):
+            trained = model(config, subwords, name, options, kind=kind, seed=seed)
+            with torch.no_grad():
+                trained.model.double().output.bias[3] -= 3.0  # long outputs
+            found = looked_at(trained, monkeypatch)
+            for sentence in sentences:
+                batch(trained, [sentence])
+                whole = torch.stack(found)
+                found.clear()
+                online(trained, sentence)
+                torch.testing.assert_close(torch.stack(found), whole, rtol=0, atol=2e-5)
+                found.clear()
+
+    @pytest.mark.parametrize(("seed", "bias"), [(2, [-0.2, -0.2]), (5, [0.0, 0.0])])
+    def test_a_head_that_has_passed_the_end_never_comes_back(self, config, subwords, seed, bias, monkeypatch):
+        """Here one head is lost, would fire again later, and waits meanwhile for the other to pass a whole block."""
+        trained = model(config, subwords, "monotonic", {"preserve": False, "heads": 2}, seed=seed)
+        network = trained.model.double()
+        with torch.no_grad():
+            network.output.bias[3] = -10.0
+            network.decoder.attention.align.bias.copy_(torch.tensor(bias))
+        found = looked_at(trained, monkeypatch)
+        sentence = " ".join(random.Random(0).choices(WORDS, k=60))
+        batch(trained, [sentence])
+        whole = torch.stack(found)
+        found.clear()
+        online(trained, sentence)
+        torch.testing.assert_close(torch.stack(found), whole, rtol=0, atol=2e-5)
 
     @pytest.mark.parametrize(
         "decoder",
