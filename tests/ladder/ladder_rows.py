@@ -104,6 +104,10 @@ SLOWER: dict[str, Any] = {
     "budget_reason": "noise on its energies, which makes its choices sharp, also makes it slower to learn",
 }
 
+HALVED: dict[str, Any] = {
+    "budget": 2,
+    "budget_reason": "its keys and values are half as wide, 12 numbers, which is slower to learn",
+}
 PRODUCT: dict[str, Any] = {
     "budget": 2,
     "budget_reason": "a product of query and key is slower than a sum to learn which word stands before another",
@@ -140,8 +144,8 @@ ROWS = (
         )
         for name in ("dot", "scaled_dot")
     ),
-    Row("key_value", "As additive; half of a state asks, half is read.", BY_CONTENT),
-    Row("key_value_predict", "As key_value; half of the decoder's state asks, half predicts.", BY_CONTENT),
+    Row("key_value", "As additive; half of a state is compared, half is read.", BY_CONTENT, **HALVED),
+    Row("key_value_predict", "As key_value; half of the decoder's state asks, half predicts.", BY_CONTENT, **HALVED),
     Row("location", "A place for each step, from the decoder's state alone.", PLACED),
     Row("local_m", "A window of three words at the place of the step's number.", BY_ONE, {"window": 1}),
     Row("local_p", "A window of five words at a place that the decoder's state predicts.", PLACED, {"window": 2}),

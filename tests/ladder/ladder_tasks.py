@@ -113,7 +113,7 @@ def data(name: str) -> Data:
 
 
 def configured(attention: str, options: Mapping[str, Any], name: str, model: Sequence[str] = ()) -> Config:
-    """The config of a cell. name: of the task. model: changes of MODEL. Raises ConfigError for an invalid combination."""
+    """The config of a cell. name: of the task. model: changes of MODEL. Raises ConfigError where they don't fit."""
     chosen = [f"attention={attention}", *(f"attention.{key}={value}" for key, value in options.items())]
     return app.compose("teach/copy", [*MODEL, f"optim.lr={TASKS[name].lr}", *model, *chosen])
 
