@@ -70,9 +70,18 @@ def test_a_group_file_composes(group, name):
 composed = functools.cache(app.compose)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("attention", ATTENTIONS)
-def test_every_attention_composes_in_every_recipe(recipe, attention):
+# all in the default recipe and in the one with another shape of encoder and decoder, and in turn in the others
+@pytest.mark.parametrize(
+    "recipe, attention",
+    [
+        (recipe, attention)
+        for number, attention in enumerate(ATTENTIONS)
+        for recipe in dict.fromkeys(
+            ("translate/debian-en-de", "translate/multi30k-online", RECIPES[number % len(RECIPES)])
+        )
+    ],
+)
+def test_every_attention_composes_in_the_recipes(recipe, attention):
     made = app.compose(recipe, [f"attention={attention}"])
     assert made.attention.name == attention
     assert made.name == recipe

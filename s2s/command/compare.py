@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from s2s.command import text
 from s2s.errors import DataError, UsageError
 
 MAX_SCORES = 1 << 22  # bytes of scores.json
+MAX_CONFIG = 1 << 20  # bytes of config.yaml
 SWAPS = 10  # random swaps of approximate randomisation for each bootstrap sample
 
 
@@ -46,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `s2s compare`."""
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders; the others are tested against the first")
     parser.add_argument("--split", default="test", metavar="NAME", help="whose outputs are compared (test)")
+    parser.add_argument("--ref", metavar="FILE", help="references of runs that were kept without theirs")
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument("--json", action="store_true", help="print one JSON list, numbers in full")
     shape.add_argument("--format", default="text", choices=("text", "markdown"), help="of the table (text)")
@@ -58,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the table. Raises UsageError for what is no run folder, DataError where the references differ."""
     if len(args.runs) < 2:
         raise UsageError("one run can't be compared", expected="at least 2 run folders", found=str(len(args.runs)))
-    runs = [read_run(name, args.split) for name in args.runs]
+    runs = [read_run(name, args.split, args.ref) for name in args.runs]
     if all(not one.scores and one.outputs is None for one in runs):
         text.note(f"no run has scores of the split {args.split}")
     _test(runs, args.split, args.samples)
@@ -75,8 +79,11 @@ def run(args: argparse.Namespace) -> int:
 _HIDDEN = ("outputs", "references", "scoring")
 
 
-def read_run(name: str, split: str) -> Run:
-    """The facts of a run folder. Raises UsageError for another folder, DataError where its outputs are not whole."""
+def read_run(name: str, split: str, ref: str | None = None) -> Run:
+    """The facts of a run folder. ref: file of references for a folder that has none.
+
+    Raises UsageError for another folder, DataError where its outputs are not whole.
+    """
     from s2s.bundle import MANIFEST
     from s2s.errors import BundleError
     from s2s.files import present, read_json
@@ -88,12 +95,18 @@ def read_run(name: str, split: str) -> Run:
     run = Run(name)
     if (present(folder / "model") / MANIFEST).is_file():
         _read_model(run, present(folder / "model"))
+    elif (folder / "config.yaml").is_file():  # a result that was kept without its model
+        _read_config(run, _yaml(folder / "config.yaml"))
     _read_events(run, read_log(folder / "log.jsonl"), split)
     if (folder / "scores.json").is_file():
         scores = read_json(folder / "scores.json", MAX_SCORES, error=BundleError)
         own = scores.get(split) if isinstance(scores, dict) else None
         run.scores = {score["name"]: score for score in own or [] if isinstance(score, dict) and "name" in score}
     outputs, references = folder / f"{split}.hyp", folder / f"{split}.ref"
+    if ref is not None and not references.is_file():
+        references = Path(ref)
+        if not references.is_file():
+            raise DataError("there is no such file", where=ref, expected="the references of the runs that have none")
     if outputs.is_file() and references.is_file():
         run.outputs, run.references = text.read_all(str(outputs), "strict"), text.read_all(str(references), "strict")
         if len(run.outputs) != len(run.references):
@@ -110,8 +123,24 @@ def read_run(name: str, split: str) -> Run:
 def _read_model(run: Run, folder: Path) -> None:
     from s2s.bundle import WEIGHTS, headers, read_config
 
-    config = read_config(folder)
     run.parameters = sum(math.prod(header.shape) for header in headers(folder / WEIGHTS).values())
+    _read_config(run, read_config(folder))
+
+
+def _yaml(path: Path) -> Mapping[str, Any]:
+    """A run's config.yaml as plain values. Raises DataError."""
+    with open(path, "rb") as file:
+        content = file.read(MAX_CONFIG + 1)
+    if len(content) > MAX_CONFIG:
+        raise DataError("is too big", where=str(path), expected=f"at most {MAX_CONFIG:,} bytes")
+    try:
+        config = yaml.safe_load(content)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise DataError("is no YAML", where=str(path), hint="Compare without this run") from error
+    return config if isinstance(config, dict) else {}
+
+
+def _read_config(run: Run, config: Mapping[str, Any]) -> None:
     attention, task = config.get("attention"), config.get("task")
     if isinstance(attention, dict):
         run.attention = attention.get("name")

@@ -45,13 +45,14 @@ def gradients(module, function, query, encoded):
 
 
 @each
-@pytest.mark.parametrize("chunks", [[1] * 7, [3, 4], [1, 5, 1], [6, 1]], ids=str)
-def test_chunk_invariance_in_eval_mode(case, chunks):
+def test_chunk_invariance_in_eval_mode(case):
     module = made(case).eval()
     query, encoded = drawn(case, steps=7, lengths=MASKED)
-    whole, parts = attend(module, query, encoded), attend(module, query, encoded, chunks=chunks)
-    close(whole[0], parts[0])
-    close(whole[1], parts[1])
+    context, weights = attend(module, query, encoded)
+    for chunks in ([1] * 7, [3, 4], [1, 5, 1], [6, 1]):
+        parts, parts_weights = attend(module, query, encoded, chunks=chunks)
+        close(context, parts)
+        close(weights, parts_weights)
 
 
 @each
@@ -88,8 +89,8 @@ def test_gradcheck(case):
     if not isinstance(output := function(*inputs), tuple) and not output.requires_grad:
         assert not output.any()  # a context of zeros depends on nothing
         return
-    # many parameters: differences along random directions instead of along every axis
-    assert torch.autograd.gradcheck(function, inputs, fast_mode=sum(value.numel() for value in values) > 200)
+    # differences along random directions instead of along every axis: the naive references check each gradient too
+    assert torch.autograd.gradcheck(function, inputs, fast_mode=True)
 
 
 @each
@@ -213,22 +214,21 @@ def test_rows_of_a_memory_equal_the_memory_of_the_rows(case):
 
 
 @each
-@pytest.mark.parametrize("cut", [1, 2, LENGTH])
-def test_an_extended_memory_equals_that_of_the_whole_source(case, cut):
+def test_an_extended_memory_equals_that_of_the_whole_source(case):
     module = made(case).eval()
     query, encoded = drawn(case, length=LENGTH + 2)
     encoded.mask[0, 1] = False  # a hole in what was known before
-    first, rest = (
-        Encoded(encoded.states[:, part], encoded.final, encoded.mask[:, part])
-        for part in (slice(cut), slice(cut, None))
-    )
-    grown, whole = module.extend(module.remember(first), rest), module.remember(encoded)
-    for one, other in zip([*grown[:3], *grown.extra], [*whole[:3], *whole.extra], strict=True):
-        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
-    close(
-        module(query, grown, module.initial_state(grown)).context,
-        module(query, whole, module.initial_state(whole)).context,
-    )
+    whole = module.remember(encoded)
+    context = module(query, whole, module.initial_state(whole)).context
+    for cut in (1, 2, LENGTH):
+        first, rest = (
+            Encoded(encoded.states[:, part], encoded.final, encoded.mask[:, part])
+            for part in (slice(cut), slice(cut, None))
+        )
+        grown = module.extend(module.remember(first), rest)
+        for one, other in zip([*grown[:3], *grown.extra], [*whole[:3], *whole.extra], strict=True):
+            torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
+        close(module(query, grown, module.initial_state(grown)).context, context)
 
 
 @each
@@ -286,14 +286,15 @@ DROPPING = [
 @pytest.mark.parametrize("case", [case for case, _ in DROPPING], ids=[name for _, name in DROPPING])
 def test_dropout_is_for_training_and_spares_the_weights_that_are_returned(case):
     module, plain = made(case, dropout=0.5), made(case)
-    query, encoded = drawn(case, steps=40, length=3)
+    steps = 12
+    query, encoded = drawn(case, steps=steps, length=3)
     close(attend(module.eval(), query, encoded)[0], attend(plain.eval(), query, encoded)[0])
     context, weights = attend(plain.train(), query, encoded)
     torch.manual_seed(0)
     dropped, kept = attend(module.train(), query, encoded)
     assert not torch.allclose(dropped, context)
     # a transition agent sees the contexts: only the first step doesn't depend on what was dropped
-    spared = 1 if case[3].get("transition_agent") else 40
+    spared = 1 if case[3].get("transition_agent") else steps
     close(*(part if part is None else part[:, :spared] for part in (kept, weights)))
     torch.manual_seed(0)
     assert torch.equal(attend(module, query, encoded)[0], dropped)

@@ -94,12 +94,32 @@ def test_what_is_missing_is_a_dash(s2s, reverse_run, tmp_path):
     done = s2s("compare", young, reverse_run)
     assert done.code == 0, done.err
     _, first, second, *below = done.lines
-    assert first.split() == [str(young), *["-"] * 17]
+    assert first.split() == [str(young), "additive", *["-"] * 16]
     assert "additive" in second
     assert f"{young} has no test.hyp and test.ref" in done.err
     assert not any(line.startswith("p:") for line in below)
     done = s2s("compare", young, reverse_run, "--split", "dev")
     assert (done.code, "no run has scores of the split dev" in done.err) == (0, True)
+
+
+def test_results_kept_without_model_and_references_compare_as_the_runs_do(s2s, reverse_run, worse_run, tmp_path):
+    kept = [tmp_path / "kept" / run.name for run in (reverse_run, worse_run)]
+    for run, folder in zip((reverse_run, worse_run), kept, strict=True):
+        folder.mkdir(parents=True)
+        for name in ("config.yaml", "log.jsonl", "scores.json", "test.hyp"):
+            shutil.copy(run / name, folder)
+    whole = json.loads(s2s("compare", reverse_run, worse_run, "--samples", "40", "--json").out)
+    words = ("--samples", "40", "--json", "--ref", reverse_run / "test.ref")
+    done = s2s("compare", *kept, *words)
+    assert done.code == 0, done.err
+    assert [{**row, "name": ""} for row in json.loads(done.out)] == [{**row, "name": ""} for row in whole]
+    assert json.loads(s2s("compare", *kept, "--json").out)[1]["p_values"] == {}
+    for content, told in ((b"a: [", "is no YAML"), (b" " * (1 << 20) + b"a: 1", "is too big")):
+        (kept[1] / "config.yaml").write_bytes(content)
+        done = s2s("compare", *kept, *words)
+        assert (done.code, told in done.err, done.err.count("\n")) == (2, True, 1)
+    done = s2s("compare", reverse_run, kept[0], "--ref", tmp_path / "none")
+    assert (done.code, "there is no such file" in done.err) == (2, True)
 
 
 def test_other_references_are_refused(s2s, reverse_run, copy_run):

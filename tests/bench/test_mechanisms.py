@@ -1,0 +1,46 @@
+"""bench/mechanisms.py: results are kept as runs end, and a table is made of them."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+from conftest import TINY
+
+from s2s import paths
+
+SCRIPT = paths.conf_dir().parent / "bench" / "mechanisms.py"
+
+
+@pytest.fixture(scope="module")
+def mechanisms():
+    spec = importlib.util.spec_from_file_location("mechanisms", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_options_of_a_mechanism_become_overrides(mechanisms):
+    assert mechanisms.overrides("dot") == ["attention=dot"]
+    wanted = ["attention=local_p", "attention.score=additive", "attention.window=5"]
+    assert mechanisms.overrides("local_p:score=additive,window=5") == wanted
+
+
+def test_results_are_kept_one_by_one_and_compared(mechanisms, s2s, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(paths.conf_dir().parent))
+    words = ["--recipe", "teach/copy", "--results", "kept", *TINY]
+    words += ["trainer.validate_every=null", "trainer.steps=3", "optim.warmup=1"]
+    assert mechanisms.main([*words, "dot", "additive:heads=5"]) == 1  # 48 isn't divided by 5
+    assert capsys.readouterr().out.split() == ["kept/teach/copy/dot"]
+    assert mechanisms.main([*words, "dot", "additive:heads=2"]) == 0
+    assert capsys.readouterr().out.split() == ["kept/teach/copy/additive-heads-2"]  # dot is there already
+    for name in ("dot", "additive-heads-2"):
+        kept = Path("kept/teach/copy") / name
+        assert sorted(path.name for path in kept.iterdir()) == sorted([*mechanisms.KEPT, "machine.json"])
+        assert json.loads((kept / "machine.json").read_text(encoding="utf-8"))["CPU"]
+    references = next(Path("runs/teach/copy").glob("2*/test.ref"))
+    done = s2s("compare", *sorted(Path("kept/teach/copy").iterdir()), "--ref", references, "--samples", "40", "--json")
+    first, second = json.loads(done.out)
+    assert [row["attention"] for row in (first, second)] == ["additive", "dot"]
+    assert set(second["p_values"]["bleu"]) == {"bootstrap", "randomisation"}
