@@ -373,8 +373,12 @@ def _check_build(config: Config) -> Iterator[str]:
         return
     attentions = [module for module in built.decoder.modules() if isinstance(module, Attention)]
     if config.optim.guided_alignment > 0 and not all(one.has_weights and one.sums_to_one for one in attentions):
-        name = config.attention.name
-        yield f"`optim.guided_alignment` needs attention weights that sum to one, and attention={name} has none such"
+        name, options = config.attention.name, config.attention.options
+        mends = [f"attention.{key}=true" for key in ("renormalise", "preserve") if key in options]
+        yield (
+            f"`optim.guided_alignment` needs attention weights that sum to one, and attention={name} has none such: "
+            f"take {mends[0] if mends else 'attention=additive'}"
+        )
     if config.optim.guided_alignment > 0 and config.attention.options.get("estimator") == "reinforce":
         yield (
             "`optim.guided_alignment` trains weights, and positions drawn with `attention.estimator=reinforce` have no "

@@ -211,7 +211,11 @@ def test_an_impossible_combination_is_the_one_problem_found(base, changes, words
         (["attention=scaled_dot", "encoder.width=32"], "as wide as the keys (32); found 64"),
         (["attention=location", "attention.max_source=100"], "`attention.max_source`"),
         (["attention=none", "search.coverage_penalty=1"], "coverage_penalty"),
-        (["attention=none", "optim.guided_alignment=1", "trainer.links=auto"], "attention=none has none such"),
+        (
+            ["attention=none", "optim.guided_alignment=1", "trainer.links=auto"],
+            "attention=none has none such: take attent",
+        ),
+        (["attention=local_p", "optim.guided_alignment=1", "trainer.links=auto"], "take attention.renormalise=true"),
         (["attention=hard", "optim.guided_alignment=1", "trainer.links=auto"], "attention.estimator=straight_through"),
         (
             [

@@ -14,7 +14,8 @@ from s2s.errors import S2SError, UsageError
 
 if TYPE_CHECKING:
     from s2s.show.card import Card, Ladder
-    from s2s.show.gallery import Exhibit, Picture
+    from s2s.show.gallery import Exhibit
+    from s2s.show.shown import Picture, Sentence, Shown
     from s2s.task.step_cost import StepCost
     from s2s.task.trained import Trained
 
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `s2s gallery`."""
     parser.add_argument("runs", nargs="*", metavar="RUN", help="run folders, at most one of each mechanism")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="where to write index.html and README.md")
+    parser.add_argument("--update", action="store_true", help="keep what DIR shows of mechanisms that no RUN is of")
     parser.add_argument("--split", default="test", metavar="NAME", help="of the scores, and of the sentence (test)")
     parser.add_argument("--sentence", metavar="TEXT", help="source to show (a sentence of the first run's corpus)")
     parser.add_argument("--reference", metavar="TEXT", help="that every model is made to write; else its own output")
@@ -39,31 +41,33 @@ def run(args: argparse.Namespace) -> int:
     """Write the page and print its path.
 
     Raises UsageError for what is no run, for two runs of one mechanism or a run of none that is in conf/attention, and
-    for a sentence that doesn't fit into a picture; ConfigError for a card with a fault; DataError for a wrong ladder.
+    for a sentence that doesn't fit into a picture or isn't that of a gallery to update; ConfigError for a card with a
+    fault; DataError for a wrong ladder or a gallery that can't be read.
     """
     from s2s.show.card import Ladder, cards, read_ladder
     from s2s.show.gallery import Gallery, write_gallery
+    from s2s.show.shown import read_shown, write_shown
     from s2s.task.step_cost import step_costs
 
     if args.reference is not None and args.sentence is None:
         raise UsageError("--reference is of a sentence of your own", hint="Give its source with --sentence TEXT")
     if args.sentence is not None and not args.runs:
         raise UsageError("--sentence is shown as runs attend to it", hint="Type: s2s gallery RUN ... --sentence TEXT")
-    known = cards()
+    known, output = cards(), Path(args.output)
     place = Path(args.ladder) if args.ladder else LADDER
     ladder = read_ladder(place) if args.ladder or place.is_file() else Ladder()
+    before, kept = read_shown(output) if args.update else (None, {})
     runs = _runs(args.runs, args.split, known)
     models = {name: _load(one.name, args.plugin) for name, one in runs.items()}
-    sentence = _sentence(args, list(models.values()))
+    sentence = _sentence(args, list(models.values()), before)
     text.note(f"timing a step of {len(known)} mechanisms")
     costs = step_costs([card.name for card in known])
-    exhibits = [
-        _exhibit(card, costs[card.name], runs.get(card.name), models.get(card.name), sentence, ladder, args.split)
-        for card in known
-    ]
-    gallery = Gallery(exhibits, sentence, _notes(runs, args.split), ladder.tasks)
-    write_gallery(Path(args.output), gallery)
-    print(Path(args.output) / "index.html")
+    new = {name: _shown(one, models[name], sentence, args.split) for name, one in runs.items()}
+    shown = {card.name: {**kept, **new}[card.name] for card in known if card.name in {**kept, **new}}
+    exhibits = [_exhibit(card, costs[card.name], shown.get(card.name), ladder) for card in known]
+    write_gallery(output, Gallery(exhibits, sentence, _notes(shown, args.split), ladder.tasks))
+    write_shown(output, sentence, shown)
+    print(output / "index.html")
     return 0
 
 
@@ -93,10 +97,23 @@ def _load(name: str, plugins: Sequence[str]) -> Trained:
     return load_trained(name, device="cpu", plugins=plugins)
 
 
-def _sentence(args: argparse.Namespace, models: Sequence[Trained]) -> tuple[str, str | None] | None:
-    """The source and the reference to show; without --sentence, the pair of about WORDS words that comes first."""
+def _sentence(args: argparse.Namespace, models: Sequence[Trained], before: Sentence | None) -> Sentence | None:
+    """The source and the reference to show; without --sentence, the pair of about WORDS words that comes first.
+
+    before: those of the gallery that is updated.
+    """
     from s2s.task.prepare import load_corpus
 
+    if before is not None:
+        if args.sentence is not None and (args.sentence, args.reference) != before:
+            raise UsageError(
+                "the gallery shows another sentence",
+                where="--sentence, --reference",
+                expected=" | ".join(filter(None, before)),
+                found=" | ".join(filter(None, (args.sentence, args.reference))),
+                hint="Leave both out, or make the gallery again from all runs, without --update",
+            )
+        return before
     if not models:
         return None
     for other in models[1:]:
@@ -117,33 +134,32 @@ def _sentence(args: argparse.Namespace, models: Sequence[Trained]) -> tuple[str,
     return pair.source, pair.target
 
 
-def _exhibit(
-    card: Card,
-    cost: StepCost | S2SError,
-    run: Run | None,
-    model: Trained | None,
-    sentence: tuple[str, str | None] | None,
-    ladder: Ladder,
-    split: str,
-) -> Exhibit:
+def _shown(run: Run, model: Trained, sentence: Sentence | None, split: str) -> Shown:
+    """What a run gives to the gallery."""
+    from s2s.attention import Attention
+    from s2s.show.shown import Shown
+
+    weights = all(one.has_weights for one in model.model.decoder.modules() if isinstance(one, Attention))
+    picture = _picture(model, *sentence) if weights and sentence is not None else None
+    signatures = tuple(str(score["signature"]) for score in run.scores.values() if score.get("signature"))
+    return Shown(picture, _measures(run, split), _told(run, model), signatures)
+
+
+def _exhibit(card: Card, cost: StepCost | S2SError, shown: Shown | None, ladder: Ladder) -> Exhibit:
     from s2s.show.gallery import Exhibit
 
-    weights = isinstance(cost, S2SError) or cost.weights
-    picture: Picture | str
-    if not weights:
-        picture = NO_WEIGHTS
-    elif model is None or sentence is None:
-        picture = "No run given."
-    else:
-        picture = _picture(model, *sentence)
-    measures = {**_cost(cost), **({} if run is None else _measures(run, split))}
+    missing = "No run given."
+    if not isinstance(cost, S2SError) and not cost.weights:
+        missing = NO_WEIGHTS
+    picture = shown.picture if shown is not None else None
+    measures = {**_cost(cost), **({} if shown is None else shown.measures)}
     why = ladder.why.get(card.name, "")
-    return Exhibit(card, picture, measures, "" if run is None else _told(run, model), why, ladder.of(card.name))
+    return Exhibit(card, picture or missing, measures, "" if shown is None else shown.run, why, ladder.of(card.name))
 
 
 def _picture(model: Trained, source: str, reference: str | None) -> Picture:
     """What the model attends to as it is made to write the reference, or else its own output. Raises UsageError."""
-    from s2s.show.gallery import Picture
+    from s2s.show.shown import Picture
     from s2s.task.align import align
     from s2s.task.generate import Generator, Options
 
@@ -201,15 +217,15 @@ def _measures(run: Run, split: str) -> dict[str, tuple[str, str]]:
     return shown
 
 
-def _told(run: Run, model: Trained | None) -> str:
+def _told(run: Run, model: Trained) -> str:
     """Which run it is, without its place on this machine."""
-    parts = ["a run" if model is None else model.config.name]
-    if run.steps is not None and run.minutes is not None:
-        parts.append(f"{run.steps:,} steps in {run.minutes:,.1f} minutes")
-    return ", ".join(parts)
+    if run.steps is None or run.minutes is None:
+        return model.config.name
+    clock = "minutes of processor time" if model.config.trainer.clock == "cpu" else "minutes"
+    return f"{model.config.name}, {run.steps:,} steps in {run.minutes:,.1f} {clock}"
 
 
-def _notes(runs: Mapping[str, Run], split: str) -> list[tuple[str, str]]:
+def _notes(shown: Mapping[str, Shown], split: str) -> list[tuple[str, str]]:
     """What each number is and how it was measured."""
     from s2s.show.machine import machine_facts
     from s2s.task.step_cost import BATCH, SOURCE, WIDTH
@@ -226,9 +242,9 @@ def _notes(runs: Mapping[str, Run], split: str) -> list[tuple[str, str]]:
         ("Attention alone", "the same without the rest of the decoder"),
         ("Its parameters", f"of the attention at width {WIDTH}"),
     ]
-    if not runs:
+    if not shown:
         return notes
-    signatures = {str(s["signature"]) for one in runs.values() for s in one.scores.values() if s.get("signature")}
+    signatures = {signature for one in shown.values() for signature in one.signatures}
     return [
         *notes,
         ("Training tokens/s", "target tokens a second, median of the run's log, on the machine that trained it"),

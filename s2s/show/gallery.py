@@ -18,16 +18,7 @@ from s2s.files import write_atomic
 from s2s.show.alignment_svg import alignment_svg, in_words
 from s2s.show.card import Card, Rung
 from s2s.show.report import asset, content_hash
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An alignment to draw. weights: (T, S). caption: where it comes from."""
-
-    source_pieces: Sequence[str]
-    target_pieces: Sequence[str]
-    weights: Sequence[Sequence[float]]
-    caption: str
+from s2s.show.shown import Picture, Sentence
 
 
 @dataclass(frozen=True)
@@ -54,7 +45,7 @@ class Gallery:
     """
 
     exhibits: Sequence[Exhibit]
-    sentence: tuple[str, str | None] | None = None
+    sentence: Sentence | None = None
     notes: Sequence[tuple[str, str]] = ()
     tasks: Sequence[str] = ()
 
@@ -133,7 +124,7 @@ def _e(text: object) -> str:
     return html.escape(str(text))
 
 
-def _sentence(sentence: tuple[str, str | None] | None) -> str:
+def _sentence(sentence: Sentence | None) -> str:
     if sentence is None:
         return '<p class="missing">No run was given, so there are no pictures.</p>'
     source, reference = sentence

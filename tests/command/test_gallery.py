@@ -96,6 +96,26 @@ def test_the_sentence_is_of_the_corpus_or_given(s2s, reverse_run, tmp_path):
     assert re.findall(r'lang="">(.*?)</dd>', page.read_text(encoding="utf-8"))[1] not in references
 
 
+def test_a_gallery_grows_by_a_run_at_a_time(s2s, reverse_run, none_run, tmp_path):
+    words = ("-o", tmp_path / "g", "--sentence", "ba be bi", "--reference", "bi be ba")
+    assert s2s("gallery", reverse_run, *words).code == 0
+    page = tmp_path / "g/index.html"
+    first = article(page.read_text(encoding="utf-8"), "additive")
+    assert s2s("gallery", none_run, "-o", tmp_path / "g", "--update").code == 0
+    text = page.read_text(encoding="utf-8")
+    figure = re.compile("<figure>.*</figure>", re.S)
+    assert figure.search(article(text, "additive"))[0] == figure.search(first)[0]
+    assert "teach/reverse, 160 steps" in article(text, "additive")
+    assert "teach/reverse, 2 steps" in article(text, "none")
+    assert "|tok:13a|" in text  # of the scores
+    assert s2s("gallery", "-o", tmp_path / "g", "--update").code == 0  # no new run: cards and costs may have changed
+    assert "teach/reverse, 2 steps" in article(page.read_text(encoding="utf-8"), "none")
+    done = s2s("gallery", reverse_run, "-o", tmp_path / "g", "--update", "--sentence", "bi be ba")
+    assert (done.code, "expected ba be bi | bi be ba; found bi be ba" in done.err) == (2, True)
+    assert s2s("gallery", "-o", tmp_path / "g").code == 0
+    assert "teach/reverse" not in page.read_text(encoding="utf-8")  # without --update it begins anew
+
+
 def test_without_runs_every_mechanism_is_there(s2s, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # no ladder lies there
     assert s2s("gallery", "-o", "g").code == 0

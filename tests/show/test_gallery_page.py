@@ -11,7 +11,8 @@ import pytest
 from s2s.errors import DataError
 from s2s.show.alignment_svg import alignment_svg, in_words
 from s2s.show.card import Card, Rung
-from s2s.show.gallery import Exhibit, Gallery, Picture, to_html, to_markdown, write_gallery
+from s2s.show.gallery import Exhibit, Gallery, to_html, to_markdown, write_gallery
+from s2s.show.shown import Picture
 
 HOSTILE = (
     '</style><script>alert(1)</script> "><img src=https://evil.example/x onerror=b()> $css | `a` <b> ~~ ${x} [l](j)'
