@@ -11,7 +11,7 @@ from typing import Literal, cast
 
 import torch
 
-from s2s.attention.forced_forward import constrain
+from s2s.attention.constraint import constrain
 from s2s.errors import UsageError
 from s2s.model.seq2seq import Seq2Seq, start_search
 from s2s.score.flags import line_flags

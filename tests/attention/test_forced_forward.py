@@ -10,7 +10,8 @@ from references_monotonic import forward_rows
 from s2s.attention import build, names
 from s2s.attention.align import SoftAlignment
 from s2s.attention.base import ScoredAttention
-from s2s.attention.forced_forward import ForwardConstraint, Pointer, constrain
+from s2s.attention.constraint import ForwardConstraint, constrain
+from s2s.attention.forced_forward import Pointer
 from s2s.attention.normalise import Normaliser
 from s2s.errors import ConfigError, UsageError
 from s2s.types import Encoded
