@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal, cast
 
 import torch
@@ -44,6 +45,19 @@ class _LSTMGates(torch.autograd.Function):
         return d_gates.mul_(outer), d_cell * f
 
 
+@functools.cache
+def _has_fused(cell: Cell, dtype: torch.dtype) -> bool:
+    """Whether this processor has torch's fused kernel in a half precision: older ones lack it, and torch raises."""
+    try:
+        with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
+            rnn = nn.LSTM(1, 1) if cell == "lstm" else nn.GRU(1, 1)
+            with torch.autocast("cpu", dtype):
+                rnn(torch.zeros(1, 1, 1))[0].sum().backward()
+    except RuntimeError:
+        return False
+    return True
+
+
 class RecurrentLayer(nn.Module):
     """An LSTM (Hochreiter & Schmidhuber 1997) or GRU (Cho et al. 2014, arXiv 1406.1078) layer.
 
@@ -74,6 +88,10 @@ class RecurrentLayer(nn.Module):
 
     def sequence(self, inputs: Tensor, state: CellState) -> tuple[Tensor, CellState]:
         """inputs (B, T, I) to outputs (B, T, H) and the state after the last step."""
+        half = inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+        if half and not _has_fused(self.cell, torch.get_autocast_dtype("cpu")):
+            with torch.autocast("cpu", enabled=False):
+                return self.sequence(inputs.float(), tuple(part.float() for part in state))
         first = tuple(part.unsqueeze(0).contiguous() for part in state)
         if self.cell == "lstm":
             outputs, last = self.rnn(inputs, first)
