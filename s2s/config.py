@@ -379,10 +379,12 @@ def _check_build(config: Config) -> Iterator[str]:
             f"`optim.guided_alignment` needs attention weights that sum to one, and attention={name} has none such: "
             f"take {mends[0] if mends else 'attention=additive'}"
         )
-    if config.optim.guided_alignment > 0 and config.attention.options.get("estimator") == "reinforce":
+    estimator = config.attention.options.get("estimator")
+    if config.optim.guided_alignment > 0 and estimator in ("reinforce", "straight_through"):
+        other = "gumbel" if config.attention.name == "hard" else "expected"
         yield (
-            "`optim.guided_alignment` trains weights, and positions drawn with `attention.estimator=reinforce` have no "
-            "gradient: take `attention.estimator=straight_through`"
+            f"`optim.guided_alignment` trains weights, and positions drawn with `attention.estimator={estimator}` have "
+            f"none between 0 and 1: take `attention.estimator={other}`"
         )
 
 

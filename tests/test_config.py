@@ -216,7 +216,16 @@ def test_an_impossible_combination_is_the_one_problem_found(base, changes, words
             "attention=none has none such: take attent",
         ),
         (["attention=local_p", "optim.guided_alignment=1", "trainer.links=auto"], "take attention.renormalise=true"),
-        (["attention=hard", "optim.guided_alignment=1", "trainer.links=auto"], "attention.estimator=straight_through"),
+        (["attention=hard", "optim.guided_alignment=1", "trainer.links=auto"], "take `attention.estimator=gumbel`"),
+        (
+            [
+                "attention=mocha",
+                "attention.estimator=straight_through",
+                "optim.guided_alignment=1",
+                "trainer.links=auto",
+            ],
+            "take `attention.estimator=expected`",
+        ),
         (
             [
                 "attention=additive",

@@ -13,7 +13,7 @@ from s2s.attention.align import Alignment
 from s2s.attention.base import Attention, ScoredAttention, scored
 from s2s.attention.functional import split_heads
 from s2s.attention.keyvalue import KeyValue
-from s2s.attention.monotonic import MonotonicAlignment
+from s2s.attention.monotonic import Estimator, MonotonicAlignment
 from s2s.attention.multihead import ProjectedQuery
 from s2s.attention.options import Options, choice, plain_softmax, whole
 from s2s.attention.scan import linear_scan
@@ -111,19 +111,20 @@ def mocha(
     *,
     score: ScoreName = "additive_normed",
     chunk: int = _CHUNK,
-    bias: float = -2.0,
+    bias: float = 0.0,
     noise: float = 1.0,
     preserve: bool = True,
+    estimator: Estimator = "expected",
     options: Options = DEFAULT,
 ) -> Attention:
     """Monotonic chunkwise attention (Chiu & Raffel 2018, arXiv 1712.05382), exact for any energies.
 
     chunk: positions w that the second softmax sees, the one it stops at and those before it. The paper takes 2 for
     speech and 8 for summaries; 4 pieces are a phrase of article, adjective and noun, within which two languages differ
-    in order. bias, noise, preserve: as in `monotonic`. Raises ConfigError.
+    in order. bias, noise, preserve, estimator: as in `monotonic`. Raises ConfigError.
     """
     plain_softmax("mocha", options)
-    align = MonotonicAlignment(options.heads, bias=bias, noise=noise, preserve=preserve)
+    align = MonotonicAlignment(options.heads, bias=bias, noise=noise, preserve=preserve, estimator=estimator)
     window = whole("chunk", chunk)
     return _looking_back(
         query_size, memory_size, options, lambda q, k: make_score(score, q, k, heads=options.heads), align, window
@@ -135,17 +136,18 @@ def milk(
     memory_size: int,
     *,
     score: ScoreName = "additive_normed",
-    bias: float = -2.0,
+    bias: float = 0.0,
     noise: float = 1.0,
     preserve: bool = True,
+    estimator: Estimator = "expected",
     options: Options = DEFAULT,
 ) -> Attention:
     """Monotonic infinite lookback (Arivazhagan et al. 2019, arXiv 1906.05218): all that was read is attended to.
 
-    bias, noise, preserve: as in `monotonic`. Raises ConfigError.
+    bias, noise, preserve, estimator: as in `monotonic`. Raises ConfigError.
     """
     plain_softmax("milk", options)
-    align = MonotonicAlignment(options.heads, bias=bias, noise=noise, preserve=preserve)
+    align = MonotonicAlignment(options.heads, bias=bias, noise=noise, preserve=preserve, estimator=estimator)
     return _looking_back(
         query_size, memory_size, options, lambda q, k: make_score(score, q, k, heads=options.heads), align, None
     )
@@ -158,9 +160,10 @@ def mma(
     kind: Kind = "infinite",
     score: ScoreName = "scaled_dot",
     chunk: int = _CHUNK,
-    bias: float = -2.0,
+    bias: float = 0.0,
     noise: float = 1.0,
     preserve: bool = True,
+    estimator: Estimator = "expected",
     latency_average: float = 0.0,
     latency_variance: float = 0.0,
     options: Options = MULTIHEAD,
@@ -186,6 +189,7 @@ def mma(
         bias=bias,
         noise=noise,
         preserve=preserve,
+        estimator=estimator,
         latency_average=latency_average,
         latency_variance=latency_variance,
     )

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor, nn
 
 from s2s.attention.align import Aligned, Alignment, grown
 from s2s.attention.base import Attention, scored
 from s2s.attention.functional import lengths_of
-from s2s.attention.options import LARGEST, Options, number, plain_softmax
+from s2s.attention.options import LARGEST, Options, choice, number, plain_softmax
 from s2s.attention.scan import LinearScan
 from s2s.attention.score import ScoreName, make_score
 from s2s.types import State
+
+Estimator = Literal["expected", "straight_through"]
 
 DEFAULT = Options()
 
@@ -24,8 +28,11 @@ class MonotonicAlignment(Alignment):
 
     p_ij = sigmoid(e_ij + r), one r a head. In training the weights are the probabilities of stopping at j (eq. 8-9):
     a_ij = p_ij q_ij, q_ij = (1 - p_i,j-1) q_i,j-1 + a_i-1,j, with Gaussian noise (`noise`: its standard deviation) on
-    the energies, so that they learn to be far from 0. In eval mode it is a hard scan: the first j >= the last one with
-    p_ij > 1/2 (algorithm 1), and aux["stopped"] (B, T, H) is 1 where a position was selected, 0 where none was.
+    the energies, so that they learn to be far from 0. With estimator=straight_through each step stops at a position
+    drawn from them instead, as hard as in eval mode, and the gradient is that of the probabilities, through all steps
+    before it too (Bengio et al. 2013, arXiv 1308.3432, section 4). In eval mode it is a hard scan: the first j >= the
+    last one with p_ij > 1/2 (algorithm 1), and aux["stopped"] (B, T, H) is 1 where a position was selected, 0 where
+    none was.
 
     preserve: what passes every position stops at the last real one. Without, it is lost: in eval mode a step that
     selects nothing has a zero context, and so have all that follow, as in the authors' code.
@@ -40,6 +47,7 @@ class MonotonicAlignment(Alignment):
         bias: float,
         noise: float,
         preserve: bool,
+        estimator: Estimator = "expected",
         latency_average: float = 0.0,
         latency_variance: float = 0.0,
     ) -> None:
@@ -47,6 +55,7 @@ class MonotonicAlignment(Alignment):
         self.bias = nn.Parameter(torch.full((heads,), number("bias", bias, -LARGEST, LARGEST)))
         self.noise = number("noise", noise, 0.0, LARGEST)
         self.preserve = self.sums_to_one = preserve
+        self.estimator = choice("estimator", estimator, get_args(Estimator))
         self.latency_average = number("latency_average", latency_average, 0.0, LARGEST)
         self.latency_variance = number("latency_variance", latency_variance, 0.0, LARGEST)
 
@@ -77,6 +86,8 @@ class MonotonicAlignment(Alignment):
         rows = []
         for p, scan in zip(selected.unbind(2), scans, strict=True):
             previous = p * scan(previous.to(p.dtype))
+            if self.estimator == "straight_through":
+                previous = drawn(previous)
             rows.append(previous)
         weights = torch.stack(rows, 2) if rows else selected
         aux = {}
@@ -100,6 +111,19 @@ class MonotonicAlignment(Alignment):
         return Aligned(weights.to(energies.dtype), previous, {"stopped": found.transpose(1, 2).to(previous.dtype)})
 
 
+def drawn(weights: Tensor) -> Tensor:
+    """A position drawn from weights (..., S), or none with what they lack to one: one 1 or zeros, whose gradient goes
+    to the weights as it is.
+    """
+    with torch.no_grad():
+        rest = (1 - weights.sum(-1, keepdim=True)).clamp_min(0)
+        every = torch.cat([weights, rest], -1)
+        chance = torch.empty_like(every).exponential_().clamp_min(torch.finfo(every.dtype).tiny)
+        place = (every / chance).argmax(-1, keepdim=True)
+        hard = torch.zeros_like(every).scatter_(-1, place, 1.0)[..., :-1]
+    return hard + weights - weights.detach()
+
+
 def delay_loss(weights: Tensor, mask: Tensor, average: float, variance: float) -> Tensor:
     """What late and uneven reading costs at each step: (B, T). Ma et al. 2020, arXiv 1909.12406, section 3.3.
 
@@ -121,16 +145,18 @@ def monotonic(
     memory_size: int,
     *,
     score: ScoreName = "additive_normed",
-    bias: float = -2.0,
+    bias: float = 0.0,
     noise: float = 1.0,
     preserve: bool = True,
+    estimator: Estimator = "expected",
     options: Options = DEFAULT,
 ) -> Attention:
     """Hard monotonic attention (Raffel et al. 2017, arXiv 1704.00784).
 
-    bias: what r starts at. At -2 a step passes seven positions on average before training, about a clause; the paper's
-    -4 (54 positions) is for the long memories of speech. See `MonotonicAlignment` for the rest. Raises ConfigError.
+    bias: what r starts at. At 0 a step passes one position on average before training, for a text is about as long as
+    its translation; the paper's -4 (54 positions) is for the long memories of speech. See `MonotonicAlignment` for the
+    rest. Raises ConfigError.
     """
     plain_softmax("monotonic", options)
-    align = MonotonicAlignment(options.heads, bias=bias, noise=noise, preserve=preserve)
+    align = MonotonicAlignment(options.heads, bias=bias, noise=noise, preserve=preserve, estimator=estimator)
     return scored(query_size, memory_size, options, lambda q, k: make_score(score, q, k, heads=options.heads), align)

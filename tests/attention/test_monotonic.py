@@ -150,6 +150,47 @@ def test_noise_is_for_training_alone():
     assert torch.equal(aligned(align.eval(), energies).weights, aligned(align, energies).weights)
 
 
+@pytest.mark.parametrize("preserve", [True, False])
+def test_straight_through_draws_whole_ways_as_likely_as_expected(preserve):
+    """The mean of many drawn rows is the expectation, and each is a hard way through the source."""
+    draws, energies = 20_000, energies_of(1, 1, 3, 4)
+    align = alignment(preserve=preserve, bias=-0.5, estimator="straight_through").double()
+    mask = torch.tensor([[True, True, True, False]]).expand(draws, 4)
+    torch.manual_seed(0)
+    found = aligned(align, energies.expand(draws, 1, 3, 4), mask).weights.detach().squeeze(1)
+    assert ((found - found.round()).abs() < 1e-12).all()
+    found = found.round()
+    assert set(found.sum(-1).unique().tolist()) == ({1.0} if preserve else {0.0, 1.0})
+    assert (found.cumsum(-1).diff(dim=1) <= 0).all()  # never back, and what is lost stays lost
+    assert not found[..., 3].any()
+    expected = aligned(alignment(preserve=preserve, bias=-0.5).double(), energies, mask[:1]).weights[0, 0]
+    error = (expected * (1 - expected) / draws).sqrt()
+    assert ((found.mean(0) - expected).abs() <= 4 * error + 1e-9).all()
+
+
+def test_straight_through_has_the_gradient_of_the_probabilities_and_decodes_as_ever():
+    energies, factor = energies_of(2, 1, 1, 5).requires_grad_(), energies_of(2, 1, 1, 5, seed=1)
+    drawn, expected = (alignment(estimator=name).double() for name in ("straight_through", "expected"))
+    gradients = [
+        torch.autograd.grad((aligned(a, energies).weights * factor).sum(), energies)[0] for a in (drawn, expected)
+    ]
+    close(*gradients)
+    assert gradients[0].abs().sum() > 0.1
+    later = energies_of(2, 1, 4, 5).requires_grad_()  # the last step's weights depend on the first's energies
+    (gradient,) = torch.autograd.grad((aligned(drawn, later).weights[:, :, -1] * factor[:, :, 0]).sum(), later)
+    assert gradient[:, :, 0].any()
+    assert torch.equal(aligned(drawn.eval(), energies).weights, aligned(expected.eval(), energies).weights)
+    assert not aligned(drawn.train(), energies, torch.zeros(2, 5, dtype=torch.bool)).weights.any()
+
+
+@pytest.mark.parametrize("name", ["monotonic", "mocha", "milk", "mma"])
+def test_the_estimator_is_chosen_by_a_word(name):
+    assert build(name, query_size=4, memory_size=4).align.estimator == "expected"
+    assert build(name, query_size=4, memory_size=4, estimator="straight_through").align.estimator == "straight_through"
+    with pytest.raises(ConfigError, match="one of expected, straight_through"):
+        build(name, query_size=4, memory_size=4, estimator="reinforce")
+
+
 def test_the_bias_starts_where_it_is_told_and_is_one_a_head():
     module = build("mma", query_size=8, memory_size=8, bias=-3.0)
     assert module.align.bias.tolist() == [-3.0] * 4
