@@ -24,6 +24,7 @@ from s2s.attention import names
 from s2s.show.machine import machine_facts
 
 RESULTS = Path(__file__).resolve().parent / "results"
+FACTS = ("CPU", "cores", "GPU", "memory", "torch", "Python", "s2s")  # of the machine
 KEPT = ("config.yaml", "scores.json", "log.jsonl", "test.hyp")
 # one core, and by its own time: a run beside other work gets as much of it as one alone
 BUDGET = ("threads=1", "trainer.clock=cpu", "trainer.minutes=20", "trainer.validate_minutes=4", "trainer.log_every=100")
@@ -40,7 +41,8 @@ def keep(run: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in KEPT:
         shutil.copy(run / name, folder)
-    facts = {**machine_facts(), "date": datetime.date.today().isoformat()}
+    machine = machine_facts()
+    facts = {**{name: machine[name] for name in FACTS}, "date": datetime.date.today().isoformat()}
     (folder / "machine.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
