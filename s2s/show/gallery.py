@@ -170,7 +170,7 @@ def _ladder(gallery: Gallery) -> str:
     rows = (
         (one.card.name, (_value(*_rung(one.rungs.get(task))) for task in gallery.tasks)) for one in gallery.exhibits
     )
-    return _table("Share of sequences that a tiny model gets right", gallery.tasks, rows)
+    return _table("Share of words that a tiny model gets right", gallery.tasks, rows)
 
 
 def _article(one: Exhibit, tasks: Sequence[str]) -> str:
