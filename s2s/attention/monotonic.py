@@ -28,11 +28,10 @@ class MonotonicAlignment(Alignment):
 
     p_ij = sigmoid(e_ij + r), one r a head. In training the weights are the probabilities of stopping at j (eq. 8-9):
     a_ij = p_ij q_ij, q_ij = (1 - p_i,j-1) q_i,j-1 + a_i-1,j, with Gaussian noise (`noise`: its standard deviation) on
-    the energies, so that they learn to be far from 0. With estimator=straight_through each step stops at a position
-    drawn from them instead, as hard as in eval mode, and the gradient is that of the probabilities, through all steps
-    before it too (Bengio et al. 2013, arXiv 1308.3432, section 4). In eval mode it is a hard scan: the first j >= the
-    last one with p_ij > 1/2 (algorithm 1), and aux["stopped"] (B, T, H) is 1 where a position was selected, 0 where
-    none was.
+    the energies, so that they learn to be far from 0. In eval mode it is a hard scan: the first j >= the last one with
+    p_ij > 1/2 (algorithm 1), and aux["stopped"] (B, T, H) is 1 where a position was selected, 0 where none was.
+    estimator: straight_through trains on the hard scan too, over the noisy energies, with the gradient of the
+    probabilities, through all steps before it as well (Bengio et al. 2013, arXiv 1308.3432, section 4).
 
     preserve: what passes every position stops at the last real one. Without, it is lost: in eval mode a step that
     selects nothing has a zero context, and so have all that follow, as in the authors' code.
@@ -85,9 +84,10 @@ class MonotonicAlignment(Alignment):
         scans = LinearScan(nn.functional.logsigmoid(-shifted)).unbind(2)
         rows = []
         for p, scan in zip(selected.unbind(2), scans, strict=True):
-            previous = p * scan(previous.to(p.dtype))
-            if self.estimator == "straight_through":
-                previous = drawn(previous)
+            moved = p * scan(previous.to(p.dtype))
+            if self.estimator == "straight_through":  # the value of the hard scan, the gradient of the expectation
+                moved = first_selected(p > 0.5, previous).to(p.dtype) + (moved - moved.detach())
+            previous = moved
             rows.append(previous)
         weights = torch.stack(rows, 2) if rows else selected
         aux = {}
@@ -99,9 +99,8 @@ class MonotonicAlignment(Alignment):
         """The hard scan. fires: (B, H, T, S) bool; last: (B, 1, 1, S) bool, the last real position."""
         rows, stopped = [], []
         for fired in fires.unbind(2):
-            reached = fired & (previous.cumsum(-1) > 0)
-            first = reached & (reached.cumsum(-1) == 1)
-            stopped.append(reached.any(-1))
+            first = first_selected(fired, previous)
+            stopped.append(first.any(-1))
             if self.preserve:
                 first = torch.where(stopped[-1].unsqueeze(-1), first, last.squeeze(2))
             previous = first.to(previous.dtype)
@@ -111,17 +110,10 @@ class MonotonicAlignment(Alignment):
         return Aligned(weights.to(energies.dtype), previous, {"stopped": found.transpose(1, 2).to(previous.dtype)})
 
 
-def drawn(weights: Tensor) -> Tensor:
-    """A position drawn from weights (..., S), or none with what they lack to one: one 1 or zeros, whose gradient goes
-    to the weights as it is.
-    """
-    with torch.no_grad():
-        rest = (1 - weights.sum(-1, keepdim=True)).clamp_min(0)
-        every = torch.cat([weights, rest], -1)
-        chance = torch.empty_like(every).exponential_().clamp_min(torch.finfo(every.dtype).tiny)
-        place = (every / chance).argmax(-1, keepdim=True)
-        hard = torch.zeros_like(every).scatter_(-1, place, 1.0)[..., :-1]
-    return hard + weights - weights.detach()
+def first_selected(fires: Tensor, previous: Tensor) -> Tensor:
+    """True at the first of `fires` that isn't before the last position. All (B, H, S); previous: one 1, or zeros."""
+    reached = fires & (previous.cumsum(-1) > 0.5)
+    return reached & (reached.cumsum(-1) == 1)
 
 
 def delay_loss(weights: Tensor, mask: Tensor, average: float, variance: float) -> Tensor:
