@@ -51,7 +51,7 @@ def align(
     limit = trained.config.trainer
     for start in range(0, len(pairs), batch_size):
         window = pairs[start : start + batch_size]
-        texts = [(clean(source)[0], clean(target)[0]) for source, target in window]
+        texts = [tuple(trained.recased(clean(text)[0]) for text in pair) for pair in window]
         kept = [k for k, (source, target) in enumerate(texts) if not (is_blank(source) or is_blank(target))]
         examples = [Example(trained.source.encode(texts[k][0]), trained.target.encode(texts[k][1])) for k in kept]
         for k, example in zip(kept, examples, strict=True):

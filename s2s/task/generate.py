@@ -136,7 +136,7 @@ class Generator:
         return list(self.stream(requests))
 
     def _window(self, records: Sequence[Request | str], offset: int) -> list[Result]:
-        requests = [Request(record) if isinstance(record, str) else record for record in records]
+        requests = [self._recased(Request(record) if isinstance(record, str) else record) for record in records]
         parts: list[_Part] = []
         results: list[Result | None] = [None] * len(requests)
         for number, request in enumerate(requests):
@@ -154,8 +154,15 @@ class Generator:
             results[number] = self._result(requests[number], sorted(own, key=lambda part: part.number))
         return [result for result in results if result is not None]
 
+    def _recased(self, request: Request) -> Request:
+        """What is asked of the output, as the target side of the corpus had it."""
+        recased = self.models[0].recased
+        phrases = (tuple(map(recased, each)) for each in (request.constraints, request.banned))
+        return Request(request.text, recased(request.prefix), *phrases)
+
     def _parts(self, record: int, number: int, request: Request) -> list[_Part] | Result:
         text, removed = clean(request.text)
+        text = self.models[0].recased(text)
         flags = {"cleaned"} if removed else set()
         if is_blank(text):
             return Result(request.text, "", 0.0, 0.0, flags=("blank",))

@@ -70,7 +70,7 @@ class Stream:
         """
         if self._closed:
             raise UsageError("the source is over", hint="Open a new Stream for each sentence")
-        text, _ = clean(word)
+        text = self._trained.recased(clean(word)[0])
         if len(text.split()) > 1:
             raise UsageError("a word has no blanks inside", found=repr(word)[:80])
         self.words_read += 1

@@ -35,6 +35,10 @@ class Trained:
         """Where the model is."""
         return next(self.model.parameters()).device
 
+    def recased(self, text: str) -> str:
+        """A text as the corpus had it: lower-cased, if that was (`corpus.lowercase`)."""
+        return text.lower() if self.config.corpus.options.get("lowercase") is True else text
+
 
 def build_model(config: Config, source_size: int, target_size: int) -> Seq2Seq:
     """A fresh model of a config. Raises ConfigError for sizes that don't fit."""
