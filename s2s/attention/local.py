@@ -99,9 +99,12 @@ class PredictiveWindow(Window):
 
 
 def local_m(
-    query_size: int, memory_size: int, *, window: int = 10, score: ScoreName = "general", options: Options = DEFAULT
+    query_size: int, memory_size: int, *, window: int = 10, score: ScoreName = "additive", options: Options = DEFAULT
 ) -> Attention:
-    """Luong et al. 2015 (arXiv 1508.04025, section 3.2), local-m. window: half-width D, at least 1."""
+    """Luong et al. 2015 (arXiv 1508.04025, section 3.2), local-m. window: half-width D, at least 1.
+
+    score: see `local_p`.
+    """
     align = MonotonicWindow(Normaliser(options.normaliser, options.temperature), window)
     return scored(query_size, memory_size, options, lambda q, k: make_score(score, q, k, heads=options.heads), align)
 
@@ -111,12 +114,13 @@ def local_p(
     memory_size: int,
     *,
     window: int = 10,
-    score: ScoreName = "general",
+    score: ScoreName = "additive",
     renormalise: bool = False,
     options: Options = DEFAULT,
 ) -> Attention:
     """Luong et al. 2015 (section 3.2), local-p. window: half-width D, at least 1; sigma is D / 2.
 
+    score: the paper's best is general; additive learned faster here (recipes/translate/multi30k/README.md).
     renormalise: divide by the sum after the Gaussian, which the paper doesn't; copying needs it.
     """
     normaliser = Normaliser(options.normaliser, options.temperature)

@@ -81,10 +81,10 @@ def test_at_the_edge_of_the_window_the_gaussian_is_exp_minus_two():
 def test_a_window_wider_than_the_source_is_global(name):
     query, encoded = drawn(CASE, steps=5, length=9, lengths=LENGTHS)
     wide = made((name, 4, 4, {"window": 1_000_000}))
-    torch.testing.assert_close(attend(wide, query, encoded), attend(like("general", wide), query, encoded))
+    torch.testing.assert_close(attend(wide, query, encoded), attend(like("additive", wide), query, encoded))
     # with D just the source's length the bell curve is still there for local_p, and nothing for local_m
     same = torch.allclose(
-        attend(made((name, 4, 4, {"window": 9})), query, encoded)[1], attend(like("general", wide), query, encoded)[1]
+        attend(made((name, 4, 4, {"window": 9})), query, encoded)[1], attend(like("additive", wide), query, encoded)[1]
     )
     assert same == (name == "local_m")
 
