@@ -94,6 +94,11 @@ def test_a_command_that_is_shown_works(words):
         check_make(rest)
     elif name == "pip":
         check_pip(rest)
+    elif name in ("python", "python3") and rest[0].startswith("bench/"):
+        assert (ROOT / rest[0]).is_file()
+        names, changes = ([word for word in rest[1:] if ("=" in word) is kind] for kind in (False, True))
+        assert set(names) <= set(group_names("attention"))
+        app.compose("translate/multi30k", changes)
     elif name in ("python", "python3"):
         assert rest[:2] in (["-m", "venv"], ["-m", "pytest"])
     else:
