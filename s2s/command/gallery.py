@@ -218,11 +218,19 @@ def _measures(run: Run, split: str) -> dict[str, tuple[str, str]]:
 
 
 def _told(run: Run, model: Trained) -> str:
-    """Which run it is, without its place on this machine."""
-    if run.steps is None or run.minutes is None:
-        return model.config.name
-    clock = "minutes of processor time" if model.config.trainer.clock == "cpu" else "minutes"
-    return f"{model.config.name}, {run.steps:,} steps in {run.minutes:,.1f} {clock}"
+    """Which run it is, without its place on this machine, and what of its attention isn't the default."""
+    from s2s.registry import group_defaults
+
+    config = model.config
+    defaults = group_defaults("attention", config.attention.name)
+    parts = [
+        config.name,
+        *(f"attention.{key}={value}" for key, value in config.attention.options.items() if defaults.get(key) != value),
+    ]
+    if run.steps is not None and run.minutes is not None:
+        clock = "minutes of processor time" if config.trainer.clock == "cpu" else "minutes"
+        parts.append(f"{run.steps:,} steps in {run.minutes:,.1f} {clock}")
+    return ", ".join(parts)
 
 
 def _notes(shown: Mapping[str, Shown], split: str) -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """`s2s gallery`: every mechanism of the folder, with what the given runs say."""
 
+import dataclasses
 import json
 import re
 
@@ -7,6 +8,8 @@ import pytest
 
 from s2s import registry
 from s2s.command import gallery
+from s2s.command.compare import Run
+from s2s.task.trained import load_trained
 
 NAMES = registry.group_names("attention")
 
@@ -114,6 +117,15 @@ def test_a_gallery_grows_by_a_run_at_a_time(s2s, reverse_run, none_run, tmp_path
     assert (done.code, "expected ba be bi | bi be ba; found bi be ba" in done.err) == (2, True)
     assert s2s("gallery", "-o", tmp_path / "g").code == 0
     assert "teach/reverse" not in page.read_text(encoding="utf-8")  # without --update it begins anew
+
+
+def test_what_is_not_the_default_is_told(reverse_run):
+    model = load_trained(reverse_run, device="cpu")
+    attention = dataclasses.replace(model.config.attention, options={**model.config.attention.options, "heads": 2})
+    other = dataclasses.replace(model, config=dataclasses.replace(model.config, attention=attention))
+    run = Run("x", steps=1000, minutes=2.0)
+    assert gallery._told(run, model) == "teach/reverse, 1,000 steps in 2.0 minutes"
+    assert gallery._told(run, other) == "teach/reverse, attention.heads=2, 1,000 steps in 2.0 minutes"
 
 
 def test_without_runs_every_mechanism_is_there(s2s, tmp_path, monkeypatch):
