@@ -53,15 +53,15 @@ def test_chunk_invariance_and_reordered_states(options):
             for one, other in zip(parts, whole, strict=True):
                 assert (one is None) == (other is None)
                 if one is not None:
-                    torch.testing.assert_close(one, other, atol=ROUNDING, rtol=ROUNDING)
+                    torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
             for one, other in zip(flat(end), flat(last), strict=True):
-                torch.testing.assert_close(one, other, atol=ROUNDING, rtol=ROUNDING)
+                torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
         # rows taken out of the state in the middle go on as if they had been decoded alone
         memory, state = model.start(given.source, given.source_lengths)
         middle = model.decoder(given.target_in[:, :3], memory, state)
         rows = torch.tensor([2, 0, 0])
         rest = model.decoder(given.target_in[rows, 3:], select(memory, rows), select(middle.state, rows))
-        torch.testing.assert_close(rest.features, whole[0][rows, 3:], atol=ROUNDING, rtol=ROUNDING)
+        torch.testing.assert_close(rest.features, whole[0][rows, 3:], atol=1e-6, rtol=1e-6)
 
 
 @every
@@ -204,7 +204,7 @@ def test_no_information_of_the_future_reaches_a_position_of_any_model(options):
     before, changed = model(given).features, given.target_in.clone()
     changed[:, 3] = (changed[:, 3] + 1) % 9
     after = model(given._replace(target_in=changed)).features
-    torch.testing.assert_close(before[:, :3], after[:, :3], atol=ROUNDING, rtol=ROUNDING)
+    torch.testing.assert_close(before[:, :3], after[:, :3], atol=1e-6, rtol=1e-6)
     assert not torch.allclose(before[:, 3], after[:, 3])
 
 
@@ -215,7 +215,7 @@ def test_weights_only_when_asked_for_of_any_model(options):
     assert plain.weights is None
     assert shown.weights.shape == (3, 5, 6)
     torch.testing.assert_close(shown.weights.sum(-1), torch.ones(3, 5))
-    torch.testing.assert_close(plain.features, shown.features, atol=ROUNDING, rtol=ROUNDING)
+    torch.testing.assert_close(plain.features, shown.features, atol=1e-6, rtol=1e-6)
 
 
 @mixed
