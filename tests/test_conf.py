@@ -25,6 +25,7 @@ def test_the_registry_holds_what_the_house_promises():
     assert "location" in ATTENTIONS
     assert set(registry.group_names("corpus")) >= {
         "debian",
+        "debian_synopsis",
         "files",
         "tsv",
         "jsonl",

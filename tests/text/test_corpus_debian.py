@@ -8,28 +8,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from debian_toys import stanza, write_release
 
 from s2s.errors import DataError
 from s2s.files import to_json
-from s2s.text.corpus import debian, debian_packages, describe
+from s2s.text.corpus import debian, describe
 from s2s.text.corpus.base import split_of
 from s2s.text.corpus.debian_text import blocks, mask
-
-
-def stanza(package: str, language: str, synopsis: str, *body: str, md5: str | None = None) -> str:
-    lines = [f"Package: {package}", f"Description-md5: {md5 or 'm' + package}", f"Description-{language}: {synopsis}"]
-    return "\n".join([*lines, *(" " + line for line in body)]) + "\n\n"
-
-
-def write_release(folder: Path, packages: dict[str, str], english: str, german: str) -> None:
-    """A cache folder as `obtain` leaves it; packages: name to source."""
-    folder.mkdir(parents=True)
-    stanzas = (f"Package: {p}\n" + (f"Source: {s} (1.0)\n" if s != p else "") + "\n" for p, s in packages.items())
-    (folder / "Packages").write_text("".join(stanzas), encoding="utf-8")
-    (folder / "Translation-en").write_text(english, encoding="utf-8")
-    (folder / "Translation-de").write_text(german, encoding="utf-8")
-    record = {"codename": "toy", "suite": "stable", "version": "1.0", "date": "Mon, 01 Jan 2024 00:00:00 UTC"}
-    (folder / "release.json").write_bytes(to_json(record))
 
 
 def many(folder: Path, count: int = 200) -> dict[str, str]:
@@ -180,14 +165,6 @@ def test_facts_and_files_are_recorded(tmp_path: Path) -> None:
     assert corpus.facts["release date"] == "Mon, 01 Jan 2024 00:00:00 UTC"
     assert len(corpus.files) == 3
     assert "release date: Mon, 01 Jan 2024" in describe(corpus)
-
-
-def test_packages_for_summaries(tmp_path: Path) -> None:
-    text = stanza("foo", "en", "a tool", "One line", "and more.", ".", "  * item") + stanza("bar", "en", "b")
-    write_release(tmp_path / "en", {"foo": "src", "bar": "bar"}, text, "")
-    packages = debian_packages(path=tmp_path)
-    assert packages[0] == ("bar", "bar", "b", "")
-    assert packages[1] == ("foo", "src", "a tool", "One line and more.\n\nitem")
 
 
 @pytest.mark.parametrize(

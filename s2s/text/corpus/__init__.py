@@ -1,8 +1,8 @@
 """Corpora: each public builder here is the target of a file in `conf/corpus/` and gives a `Corpus`."""
 
 from s2s.text.corpus.base import Corpus, DataReport, FileFingerprint, Pair, SplitReport
-from s2s.text.corpus.debian_pairs import debian, debian_packages
-from s2s.text.corpus.debian_text import Package
+from s2s.text.corpus.debian_pairs import debian
+from s2s.text.corpus.debian_synopsis import debian_synopsis
 from s2s.text.corpus.flickr import multi30k
 from s2s.text.corpus.homeassistant import catalogs
 from s2s.text.corpus.local import files, jsonl, tsv
@@ -13,12 +13,11 @@ __all__ = [
     "Corpus",
     "DataReport",
     "FileFingerprint",
-    "Package",
     "Pair",
     "SplitReport",
     "catalogs",
     "debian",
-    "debian_packages",
+    "debian_synopsis",
     "describe",
     "files",
     "generated",

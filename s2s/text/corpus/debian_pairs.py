@@ -21,8 +21,6 @@ from s2s.text.corpus.base import (
 from s2s.text.corpus.debian_apt import Release, obtain
 from s2s.text.corpus.debian_text import (
     Description,
-    Package,
-    blocks,
     mask,
     pair_descriptions,
     read_sources,
@@ -86,27 +84,13 @@ def debian(
         max_words=max_words,
         lowercase=lowercase,
         allow_drop=True,
-        facts=_facts(release),
+        facts=release_facts(release),
         files={str(file): fingerprint_file(file) for file in files},
     )
     names = frozenset(sources) | frozenset(sources.values())
     remove_leaks(corpus, lambda pair: _masked(pair, sources, names))
     warn(corpus)
     return corpus
-
-
-def debian_packages(
-    *, language: str = "en", path: str | os.PathLike[str] | None = None, suite: str | None = None
-) -> list[Package]:
-    """All packages with their synopsis and long description in one language, ordered by name; see `debian`."""
-    release = obtain((language,), path, suite)
-    sources = read_sources(release.packages)
-    packages = {}
-    for stanza in read_translation(release.translation(language)):
-        text = "\n\n".join("\n".join(paragraph) for paragraph in blocks(stanza.body))
-        source = sources.get(stanza.package, stanza.package)
-        packages[stanza.package] = Package(stanza.package, source, stanza.synopsis, text)
-    return [packages[name] for name in sorted(packages)]
 
 
 def _candidates(release: Release, source: str, target: str, sources: dict[str, str]) -> dict[str, list[Pair | Drop]]:
@@ -148,7 +132,8 @@ def _masked(pair: Pair, sources: dict[str, str], names: frozenset[str]) -> str:
     return mask(pair.source, f"{package} {sources.get(package, '')}", names)
 
 
-def _facts(release: Release) -> dict[str, str]:
+def release_facts(release: Release) -> dict[str, str]:
+    """What the card of a corpus made of a release says."""
     return {
         "suite": f"Debian {release.version} {release.codename} ({release.suite}), main",
         "release date": release.date,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,6 +71,19 @@ def read_sources(path: Path) -> dict[str, str]:
         else:
             sources[package] = name
     return sources
+
+
+def read_packages(path: Path, sources: Mapping[str, str]) -> list[Package]:
+    """The packages of a Translation file, ordered by name; the last of several descriptions of one counts.
+
+    sources: of each package, as `read_sources` gives them; who isn't there is its own source.
+    """
+    packages = {}
+    for stanza in read_translation(path):
+        text = "\n\n".join("\n".join(paragraph) for paragraph in blocks(stanza.body))
+        source = sources.get(stanza.package, stanza.package)
+        packages[stanza.package] = Package(stanza.package, source, stanza.synopsis, text)
+    return [packages[name] for name in sorted(packages)]
 
 
 def blocks(body: Iterable[str]) -> list[list[str]]:
