@@ -15,7 +15,7 @@ from typing import Any, Literal
 from s2s.errors import ConfigError, S2SError
 from s2s.registry import BuilderNode, Reader, builder, check_plain, group_defaults, group_names
 from s2s.search.options import SearchConfig
-from s2s.train.options import OptimConfig, TrainerConfig
+from s2s.train.options import Metric, OptimConfig, TrainerConfig
 from s2s.types import SPECIALS
 
 __all__ = [
@@ -43,10 +43,12 @@ RENAMED: dict[str, str] = {}
 class TaskConfig:
     """What is done with the corpus and how it is scored."""
 
-    name: Literal["translation"] = "translation"
-    metrics: list[Literal["bleu", "chrf", "ter"]] = field(default_factory=lambda: ["bleu", "chrf"])
+    name: Literal["translation", "summarisation"] = "translation"
+    metrics: list[Metric] = field(default_factory=lambda: ["bleu", "chrf"])
     lowercase: bool = False  # scores ignore case (sacrebleu -lc)
     tokenize: Literal["13a", "intl", "zh", "ja-mecab", "ko-mecab", "flores200", "char", "none"] = "13a"  # of BLEU
+    rouge_tokenize: Literal["auto", "rouge_score", "unicode"] = "auto"  # of ROUGE
+    stem: bool = False  # ROUGE compares stems (English)
     eval_splits: list[str] = field(default_factory=lambda: ["test", "test_raw"])  # scored at the end where they exist
 
 
@@ -298,9 +300,9 @@ def _check_training(config: Config) -> Iterator[str]:
             f"`trainer.batch_tokens` ({trainer.batch_tokens}) cannot hold one target of `trainer.max_target` "
             f"({trainer.max_target}) tokens and its end"
         )
-    if trainer.metric != "loss" and trainer.metric not in config.task.metrics:
+    if trainer.metric not in (None, "loss", *config.task.metrics):
         yield f"`trainer.metric={trainer.metric}` is not among `task.metrics` ({', '.join(config.task.metrics)})"
-    if trainer.metric != "loss" and trainer.valid_sentences == 0:
+    if trainer.metric not in (None, "loss") and trainer.valid_sentences == 0:
         yield f"`trainer.metric={trainer.metric}` needs `trainer.valid_sentences` of at least 1"
     if config.device == "cpu" and trainer.precision == "bf16":
         yield "`trainer.precision=bf16` needs a GPU, and `device=cpu`"

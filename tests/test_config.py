@@ -72,7 +72,7 @@ def test_options_are_kept_in_full_so_that_later_defaults_change_nothing(base):
         (
             "task.metrics",
             ["bleu", "blue"],
-            'wrong value of `task.metrics.1`: expected one of bleu, chrf, ter, found "blue"',
+            "wrong value of `task.metrics.1`: expected one of bleu, chrf, ter, rouge1, rouge2, rougeL, rougeLsum,",
         ),
         ("corpus.seed", None, "wrong value of `corpus.seed`: expected a whole number, found null"),
         ("output", False, "expected text, found false; put it into quotes if it is text"),
@@ -184,7 +184,7 @@ def test_the_base_has_no_problems(base):
         ({"search": {"nbest": 6}}, "search.nbest"),
         ({"search": {"sample": True}}, "search.beam"),
         ({"trainer": {"metric": "ter"}}, "not among `task.metrics`"),
-        ({"trainer": {"valid_sentences": 0}}, "valid_sentences"),
+        ({"trainer": {"valid_sentences": 0, "metric": "bleu"}}, "valid_sentences"),
         ({"trainer": {"subword_sample": 0.1}}, "text=words"),
         ({"trainer": {"precision": "bf16"}, "device": "cpu"}, "GPU"),
         ({"trainer": {"batch_tokens": 100}}, "cannot hold one target"),

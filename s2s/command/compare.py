@@ -42,7 +42,7 @@ class Run:
     alignment: dict[str, float] = field(default_factory=dict)
     outputs: list[str] | None = None
     references: list[str] | None = None
-    scoring: tuple[bool, str] = (False, "13a")  # whether case is ignored, and the tokeniser of BLEU
+    scoring: dict[str, Any] = field(default_factory=dict)  # fields of `s2s.score.metrics.Scoring`
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -145,7 +145,8 @@ def _read_config(run: Run, config: Mapping[str, Any]) -> None:
     if isinstance(attention, dict):
         run.attention = attention.get("name")
     if isinstance(task, dict):
-        run.scoring = (task.get("lowercase") is True, str(task.get("tokenize", "13a")))
+        kinds = {"lowercase": bool, "tokenize": str, "rouge_tokenize": str, "stem": bool}
+        run.scoring = {key: task[key] for key, kind in kinds.items() if isinstance(task.get(key), kind)}
 
 
 def _read_events(run: Run, events: Sequence[Mapping[str, Any]], split: str) -> None:
@@ -168,6 +169,7 @@ def _test(runs: Sequence[Run], split: str, samples: int) -> None:
 
     Raises DataError where their references differ.
     """
+    from s2s.score.metrics import Scoring
     from s2s.score.significance import paired_tests
 
     kept = [run for run in runs if run.outputs is not None and run.references is not None]
@@ -181,14 +183,12 @@ def _test(runs: Sequence[Run], split: str, samples: int) -> None:
     if len(kept) < 2:
         return
     names = list(dict.fromkeys(name for run in kept for name in run.scores)) or ["bleu", "chrf"]
-    lowercase, tokenize = kept[0].scoring
     systems = [(run.name, run.outputs or []) for run in kept]
     for result in paired_tests(
         systems,
         [kept[0].references or []],
         names,
-        lowercase=lowercase,
-        tokenize=tokenize,
+        Scoring(**kept[0].scoring),
         samples=samples,
         trials=SWAPS * samples,
     ):

@@ -6,10 +6,12 @@ import argparse
 import dataclasses
 import json
 import sys
+from typing import get_args
 
 from s2s.errors import DataError, UsageError
-from s2s.score.metrics import GROUPS, NAMES, compute, metric_names
+from s2s.score.metrics import GROUPS, NAMES, Scoring, compute, metric_names
 from s2s.score.resampling import SAMPLES, SEED, check_resampling
+from s2s.score.rouge import RougeTokenizer
 from s2s.text.lines import Errors, read_lines
 
 
@@ -29,6 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-lc", "--lowercase", action="store_true", help="BLEU and chrF without case (TER and ROUGE never see case)"
     )
     parser.add_argument("--tokenize", default="13a", metavar="NAME", help="sacrebleu tokeniser of BLEU (default: 13a)")
+    parser.add_argument(
+        "--rouge-tokenize",
+        default="auto",
+        choices=get_args(RougeTokenizer),
+        help="words of ROUGE: rouge_score keeps a-z and 0-9, unicode every script; auto looks at the references",
+    )
+    parser.add_argument("--stem", action="store_true", help="ROUGE compares stems (English)")
     parser.add_argument("--no-intervals", action="store_true", help="leave out the 95 %% bootstrap intervals")
     parser.add_argument("--samples", type=int, default=SAMPLES, help="bootstrap samples (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=SEED, help="seed of the bootstrap (default: %(default)s)")
@@ -64,8 +73,7 @@ def run(args: argparse.Namespace) -> int:
         names,
         hypotheses,
         references,
-        lowercase=args.lowercase,
-        tokenize=args.tokenize,
+        Scoring(args.lowercase, args.tokenize, args.rouge_tokenize, args.stem),
         intervals=not args.no_intervals,
         seed=args.seed,
         samples=args.samples,

@@ -216,14 +216,13 @@ def _tell_scores(done: list[Instance], references: list[str], task: TaskConfig, 
     """The scores of the task and the latency, on standard error."""
     from s2s.score import latency
     from s2s.score.metrics import compute
+    from s2s.task.evaluate import scoring
 
     scores = compute(
         list(task.metrics),
         [one.prediction for one in done],
         [references],
-        lowercase=task.lowercase,
-        tokenize=task.tokenize,
-        intervals=False,
+        scoring(task),
     )
     if any(one.delays for one in done):
         scores += latency.compute([one.sentence for one in done])

@@ -9,17 +9,36 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from s2s.errors import DataError, RunError, UsageError
 from s2s.score.resampling import SAMPLES, SEED, Array, Statistics, bootstrap, bounds, check_resampling
+from s2s.score.rouge import ROUGE, RougeTokenizer, rouge_statistics
 from s2s.types import Score
 
-_ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
-NAMES = ("bleu", "chrf", "chrf++", "ter", *_ROUGE)
-GROUPS: dict[str, tuple[str, ...]] = {"rouge": _ROUGE}
+NAMES = ("bleu", "chrf", "chrf++", "ter", *ROUGE)
+TITLES = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
+GROUPS: dict[str, tuple[str, ...]] = {"rouge": ROUGE}
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How texts are compared, beside the metric.
+
+    lowercase: BLEU and chrF without case (TER and ROUGE never see case). tokenize: sacrebleu's tokeniser of BLEU.
+    rouge_tokenize, stem: see `s2s.score.rouge.rouge_statistics`.
+    """
+
+    lowercase: bool = False
+    tokenize: str = "13a"
+    rouge_tokenize: RougeTokenizer = "auto"
+    stem: bool = False
+
+
+PLAIN = Scoring()
 
 
 def bleu(
@@ -37,7 +56,7 @@ def bleu(
     tokenize: sacrebleu's name of a tokeniser (13a, intl, char, zh, none, ...).
     Raises DataError on no lines or unequal counts, UsageError on an unknown tokeniser.
     """
-    found = statistics("bleu", hypotheses, references, lowercase=lowercase, tokenize=tokenize)
+    found = statistics("bleu", hypotheses, references, Scoring(lowercase, tokenize))
     return _score(found, intervals, seed, samples)
 
 
@@ -55,7 +74,7 @@ def chrf(
 
     Raises DataError on no lines or unequal counts.
     """
-    found = statistics("chrf++" if words else "chrf", hypotheses, references, lowercase=lowercase)
+    found = statistics("chrf++" if words else "chrf", hypotheses, references, Scoring(lowercase))
     return _score(found, intervals, seed, samples)
 
 
@@ -78,40 +97,39 @@ def rouge(
     hypotheses: Sequence[str],
     references: Sequence[Sequence[str]],
     *,
+    tokenize: RougeTokenizer = "auto",
+    stem: bool = False,
     intervals: bool = False,
     seed: int = SEED,
     samples: int = SAMPLES,
 ) -> list[Score]:
-    """Mean F1 of ROUGE-1, -2, -L and -Lsum (Lin 2004), 0 to 100, by rouge-score without stemming.
+    """Mean F1 of ROUGE-1, -2, -L and -Lsum (Lin 2004), 0 to 100, by rouge-score.
 
     With several references each line takes its best. For Lsum, sentences inside a record are separated by a newline;
-    without one Lsum equals L. Raises DataError on no lines, unequal counts, and references in a script that the
-    tokeniser of rouge-score drops (it keeps a-z and 0-9), because every score would be 0.
+    without one Lsum equals L. tokenize, stem: see `s2s.score.rouge.rouge_statistics`. Raises DataError on no lines,
+    unequal counts, and references in a script that the tokeniser would drop.
     """
-    return compute(_ROUGE, hypotheses, references, intervals=intervals, seed=seed, samples=samples)
+    scoring = Scoring(rouge_tokenize=tokenize, stem=stem)
+    return compute(ROUGE, hypotheses, references, scoring, intervals=intervals, seed=seed, samples=samples)
 
 
 def compute(
     names: Sequence[str],
     hypotheses: Sequence[str],
     references: Sequence[Sequence[str]],
+    scoring: Scoring = PLAIN,
     *,
-    lowercase: bool = False,
-    tokenize: str = "13a",
     intervals: bool = False,
     seed: int = SEED,
     samples: int = SAMPLES,
 ) -> list[Score]:
     """The scores of one system under several metrics, in the order asked; `rouge` stands for its four.
 
-    lowercase: score BLEU and chrF without case (TER and ROUGE never see case). tokenize: BLEU's tokeniser.
     intervals: add 95 % bootstrap bounds from `samples` samples.
     Raises UsageError on an unknown or repeated name, DataError on no lines or unequal counts.
     """
     return [
-        _score(
-            statistics(name, hypotheses, references, lowercase=lowercase, tokenize=tokenize), intervals, seed, samples
-        )
+        _score(statistics(name, hypotheses, references, scoring), intervals, seed, samples)
         for name in metric_names(names)
     ]
 
@@ -182,27 +200,25 @@ def statistics(
     name: str,
     hypotheses: Sequence[str],
     references: Sequence[Sequence[str]],
-    *,
-    lowercase: bool = False,
-    tokenize: str = "13a",
+    scoring: Scoring = PLAIN,
 ) -> Statistics:
     """What the metric `name` (one of NAMES) keeps of each line, for intervals and paired tests.
 
     Raises as `compute` does.
     """
     check_lines(hypotheses, references)
-    if name in _ROUGE:
-        return _rouge_statistics(name, hypotheses, references)
+    if name in ROUGE:
+        return rouge_statistics(name, hypotheses, references, tokenize=scoring.rouge_tokenize, stem=scoring.stem)
     from sacrebleu.metrics.chrf import CHRF
     from sacrebleu.metrics.ter import TER
 
     metric: Any
     if name == "bleu":
-        metric = _bleu_metric(lowercase, tokenize)
+        metric = _bleu_metric(scoring.lowercase, scoring.tokenize)
     elif name == "ter":
         metric = TER()
     else:
-        metric = CHRF(word_order=2 if name == "chrf++" else 0, lowercase=lowercase)
+        metric = CHRF(word_order=2 if name == "chrf++" else 0, lowercase=scoring.lowercase)
     rows = np.array(metric._extract_corpus_statistics(hypotheses, references), dtype=np.float64)
     whole = metric._compute_score_from_stats(rows.sum(0))
 
@@ -236,35 +252,6 @@ def _bleu_metric(lowercase: bool, tokenize: str) -> Any:
     except (ImportError, OSError, RuntimeError) as error:
         # Some tokenisers need a further package (ja-mecab, ko-mecab) or a download (spm, flores200).
         raise RunError(f"the tokeniser {tokenize} can't be had here: {error}", where="tokenize") from error
-
-
-def _rouge_statistics(name: str, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
-    """Rows (N, 2): the F1 of a line and 1, so that a sum of rows scores as a mean."""
-    from importlib.metadata import version
-
-    from rouge_score.rouge_scorer import RougeScorer
-
-    letters = [letter for stream in references for line in stream for letter in line if letter.isalpha()]
-    if letters and not any(letter.isascii() for letter in letters):
-        raise DataError(
-            f"{name} would be 0 for every line: its tokeniser keeps only a-z and 0-9",
-            expected="references in Latin script",
-            hint="Score this text with -m chrf",
-        )
-    scorer = RougeScorer([name], use_stemmer=False)
-    rows = np.ones((len(hypotheses), 2))
-    for row, (hypothesis, *targets) in enumerate(zip(hypotheses, *references, strict=True)):
-        rows[row, 0] = scorer.score_multi(targets, hypothesis)[name].fmeasure
-
-    def score(sums: Array) -> float:
-        return float(100.0 * sums[0] / sums[1])
-
-    def sign(settings: Mapping[str, int]) -> str:
-        options = {"nrefs": len(references), **settings, "case": "lc", "tok": "rouge_score", "stem": "no"}
-        options |= {"multi": "max", "version": f"rouge-score-{version('rouge-score')}"}
-        return "|".join(f"{key}:{value}" for key, value in options.items())
-
-    return Statistics(name, rows, score, sign, score(rows.sum(0)))
 
 
 def _score(found: Statistics, intervals: bool, seed: int, samples: int) -> Score:

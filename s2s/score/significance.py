@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from s2s.errors import UsageError
-from s2s.score.metrics import metric_names, statistics
+from s2s.score.metrics import PLAIN, Scoring, metric_names, statistics
 from s2s.score.resampling import SAMPLES, SEED, Statistics, bootstrap, bounds, check_resampling, p_value, randomise
 
 TRIALS = 10_000
@@ -42,9 +42,8 @@ def paired_tests(
     systems: Sequence[tuple[str, Sequence[str]]],
     references: Sequence[Sequence[str]],
     names: Sequence[str] = ("bleu",),
+    scoring: Scoring = PLAIN,
     *,
-    lowercase: bool = False,
-    tokenize: str = "13a",
     seed: int = SEED,
     samples: int = SAMPLES,
     trials: int = TRIALS,
@@ -67,10 +66,7 @@ def paired_tests(
     check_resampling(seed, trials)
     results: list[PairedResult] = []
     for name in metric_names(names):
-        scored = [
-            (label, statistics(name, lines, references, lowercase=lowercase, tokenize=tokenize))
-            for label, lines in systems
-        ]
+        scored = [(label, statistics(name, lines, references, scoring)) for label, lines in systems]
         results += _bootstrap_test(scored, seed, samples)
         results += _randomisation_test(scored, seed, trials)
     return results

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from s2s.score.metrics import TITLES
+
 if TYPE_CHECKING:
     from rich.text import Text
 
@@ -237,11 +239,10 @@ def duration(seconds: float) -> str:
 
 def scores_line(metrics: Mapping[str, float]) -> str:
     """Dev scores on one line, names as the field writes them."""
-    names = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER"}
     shown = []
     for name, value in metrics.items():
         digits = 3 if name in ("loss", "nll") else 2
-        shown.append(f"{names.get(name, one_line(name))} {value:.{digits}f}")
+        shown.append(f"{TITLES.get(name, one_line(name))} {value:.{digits}f}")
     return ", ".join(shown)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -153,48 +153,6 @@ def attention_png(
         figure.text(0, -0.14 / height, below, ha="left", va="top", fontsize=7, color="#9a3412", **text)
     _save(figure, path)
     return notes
-
-
-def learning_curves_png(path: str | Path, events: Sequence[Mapping[str, Any]]) -> None:
-    """Draw the curves of a run over its steps: loss, dev scores, learning rate, speed.
-
-    events: the objects of log.jsonl ("train" and "valid" are read). A panel without data says so.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 5.6), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    panels: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
-        ("loss (nats a token)", (("train", "loss", "train"), ("valid", "loss", "dev"), ("train", "nll", "train nll"))),
-        ("dev scores", (("valid", "bleu", "BLEU"), ("valid", "chrf", "chrF"))),
-        ("learning rate", (("train", "lr", "learning rate"),)),
-        ("target tokens/s", (("train", "tokens_per_second", "tokens/s"),)),
-    )
-    for axes, (name, lines) in zip(figure.subplots(2, 2).flat, panels, strict=True):
-        drawn = 0
-        for (event, key, label), colour in zip(lines, ("#2f5fa8", "#c2571a", "#4b7f52"), strict=False):
-            points = [(e["step"], e[key]) for e in events if e.get("event") == event and _number(e.get(key))]
-            if points:
-                steps, values = zip(*points, strict=True)
-                few = "o" if len(points) < 40 and event == "valid" else ""
-                axes.plot(steps, values, color=colour, label=label, linewidth=1.6, marker=few, markersize=3.5)
-                drawn += 1
-        axes.set_title(name, fontsize=10, loc="left")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=8)
-        axes.grid(color="#e4e7ec", linewidth=0.6)
-        axes.set_axisbelow(True)
-        if drawn > 1:
-            axes.legend(fontsize=8, frameon=False)
-        if not drawn:
-            axes.text(
-                0.5, 0.5, "nothing was logged", ha="center", va="center", transform=axes.transAxes, color="#555b66"
-            )
-            axes.set_xticks([])
-            axes.set_yticks([])
-        axes.set_xlabel("step", fontsize=8)
-    _save(figure, path)
 
 
 def visible(text: str) -> str:

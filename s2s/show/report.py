@@ -22,6 +22,7 @@ from typing import Any
 
 from s2s.errors import DataError
 from s2s.files import write_atomic
+from s2s.score.metrics import TITLES
 from s2s.types import SPECIALS, Score
 
 # Bounds that keep the page small; the page says where one was met.
@@ -247,14 +248,13 @@ def _curves(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for key, value in event.items()
         if key not in _NOT_METRICS and isinstance(value, float | int) and not isinstance(value, bool)
     )
-    names = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER"}
     wanted: list[tuple[str, bool, list[tuple[str, str, str]]]] = [
         (
             "Loss (nats a token)",
             False,
             [("train", "loss", "train"), ("valid", "loss", "dev"), ("train", "nll", "train nll")],
         ),
-        ("Dev scores", True, [("valid", key, names.get(key, key)) for key in metrics][:4]),
+        ("Dev scores", True, [("valid", key, TITLES.get(key, key)) for key in metrics][:4]),
         ("Dev perplexity", False, [("valid", "ppl", "perplexity")]),
         ("Learning rate", True, [("train", "lr", "learning rate")]),
         ("Speed (target tokens/s)", True, [("train", "tokens_per_second", "tokens/s")]),

@@ -14,7 +14,7 @@ from s2s.config import Config, TaskConfig
 from s2s.model.seq2seq import Seq2Seq, real_positions
 from s2s.score.alignment import AlignmentScore, GoldAlignment, alignment_error_rate
 from s2s.score.attention_statistics import AttentionStatistics, attention_statistics
-from s2s.score.metrics import compute
+from s2s.score.metrics import Scoring, compute
 from s2s.task.align import align
 from s2s.task.generate import Generator
 from s2s.task.trained import Trained
@@ -62,6 +62,11 @@ class Evaluation:
         return dict(sorted(counts.items()))
 
 
+def scoring(task: TaskConfig) -> Scoring:
+    """How a task's texts are scored."""
+    return Scoring(task.lowercase, task.tokenize, task.rouge_tokenize, task.stem)
+
+
 def evaluate(generator: Generator, pairs: Sequence[Pair], task: TaskConfig, *, intervals: bool = False) -> Evaluation:
     """Translate the sources of `pairs` and score the texts against the targets, as raw text.
 
@@ -91,8 +96,7 @@ def evaluate(generator: Generator, pairs: Sequence[Pair], task: TaskConfig, *, i
         list(task.metrics),
         [result.text for result in results],
         [[pair.target for pair in pairs]],
-        lowercase=task.lowercase,
-        tokenize=task.tokenize,
+        scoring(task),
         intervals=intervals,
     )
     return Evaluation(

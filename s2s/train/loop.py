@@ -355,10 +355,12 @@ def _validate(
     *,
     save: bool = True,
 ) -> None:
-    position, metric = run.position, run.trainer.metric
+    position = run.position
     run.model.eval()
     with run.averaged(), torch.no_grad():
         scores = validate()
+        # the first that isn't the loss
+        metric: str = run.trainer.metric or next((name for name in scores if name not in ("loss", "ppl")), "loss")
         value = scores.get(metric)
         if value is None:
             raise RunError(f"validation gave no `{metric}`", found=", ".join(scores), hint="Set trainer.metric")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Metric = Literal["bleu", "chrf", "ter", "rouge1", "rouge2", "rougeL", "rougeLsum"]
+
 
 @dataclass(frozen=True)
 class OptimConfig:
@@ -43,7 +45,7 @@ class TrainerConfig:
     validate_every: int | None = None  # steps; with neither this nor the next, once an epoch
     validate_minutes: float | None = None
     valid_sentences: int = 500  # dev sentences that are decoded for the metrics
-    metric: Literal["loss", "bleu", "chrf", "ter"] = "bleu"  # on dev: what the best model is chosen by
+    metric: Literal["loss", Metric] | None = None  # on dev, chooses the best model; null = the first of task.metrics
     patience: int | None = None  # validations without a better metric before training stops; null = never
     log_every: int = 20  # steps
     save_every: int | None = None  # steps; null = at every validation

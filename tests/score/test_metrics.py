@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sacrebleu.metrics import BLEU, CHRF, TER
 
 from s2s.errors import DataError, UsageError
-from s2s.score.metrics import NAMES, better, bleu, chrf, compute, rouge, statistics, ter
+from s2s.score.metrics import NAMES, Scoring, better, bleu, chrf, compute, rouge, statistics, ter
 from s2s.types import Score
 
 REFERENCE = [
@@ -96,7 +96,7 @@ def test_ter_is_sacrebleus_and_lower_is_better():
 def test_scripts(script):
     hypotheses, references = SCRIPTS[script]
     for name, metric in (("bleu", BLEU(tokenize="char")), ("chrf", CHRF()), ("ter", TER())):
-        [found] = compute([name], hypotheses, [references], tokenize="char")
+        [found] = compute([name], hypotheses, [references], Scoring(tokenize="char"))
         assert found.value == pytest.approx(metric.corpus_score(hypotheses, [references]).score, abs=1e-9)
         assert 0 < found.value <= 100  # a line without blanks is one word to TER
 
@@ -178,7 +178,9 @@ def test_rouge_is_rouge_scores():
     for score in found:
         mean = sum(line[score.name].fmeasure for line in expected) / len(expected)
         assert score.value == pytest.approx(100 * mean)
-        assert score.signature.startswith("nrefs:2|case:lc|tok:rouge_score|stem:no|multi:max|version:rouge-score-")
+        assert score.signature.startswith(
+            "nrefs:2|case:lc|tok:rouge_score|stem:no|agg:mean|multi:max|version:rouge-score-"
+        )
     assert found == rouge(HYPOTHESIS, [REFERENCE, SECOND])
     assert "bs:50|seed:7" in rouge(HYPOTHESIS, [REFERENCE], intervals=True, samples=50, seed=7)[0].signature
 
@@ -191,10 +193,46 @@ def test_rouge_lsum_sees_sentences_split_by_newlines():
 
 
 @pytest.mark.parametrize("script", ["arabic", "chinese", "hindi"])
-def test_rouge_refuses_a_script_that_its_tokeniser_drops(script):
+def test_rouge_refuses_a_script_that_the_tokeniser_asked_for_drops(script):
     hypotheses, references = SCRIPTS[script]
-    with pytest.raises(DataError, match=r"a-z and 0-9.*chrf"):
-        rouge(hypotheses, [references])
+    with pytest.raises(DataError, match=r"a-z and 0-9.*unicode"):
+        rouge(hypotheses, [references], tokenize="rouge_score")
+
+
+@pytest.mark.parametrize("script", ["arabic", "chinese", "hindi"])
+def test_rouge_of_other_scripts_is_not_zero_and_signed(script):
+    hypotheses, references = SCRIPTS[script]
+    for score in rouge(hypotheses, [references]):
+        assert "tok:unicode" in score.signature
+        assert score.value > 0 or score.name == "rouge2"
+    assert all(score.value == pytest.approx(100) for score in rouge(references, [references]) if score.name != "rouge2")
+
+
+def test_rouge_by_hand_in_thai():
+    # seven characters of the output, of the eight of the reference; six are in both, in this order
+    assert rouge(["กขคงจฉช"], [["กขคงจฉมย"]])[0].value == pytest.approx(100 * 2 * 6 / 15)
+
+
+def test_rouge_tokeniser_of_latin_scripts_is_asked_for():
+    hypotheses, references = ["für den Müller"], [["fur den Mueller"]]
+    assert "tok:rouge_score" in rouge(hypotheses, references)[0].signature
+    words = rouge(hypotheses, references, tokenize="unicode")[0]
+    assert "tok:unicode" in words.signature
+    assert words.value == pytest.approx(100 / 3)
+
+
+def test_rouge_stems_as_rouge_score_does():
+    from rouge_score.rouge_scorer import RougeScorer
+
+    lines, targets = ["the runners were running home"], ["a runner runs homes"]
+    found = rouge(lines, [targets], stem=True)[0]
+    assert found.value == 100 * RougeScorer(["rouge1"], use_stemmer=True).score(targets[0], lines[0])["rouge1"].fmeasure
+    assert found.value > rouge(lines, [targets])[0].value
+    assert "stem:yes" in found.signature
+    with pytest.raises(UsageError, match="stemmer is for English"):
+        rouge(lines, [targets], stem=True, tokenize="unicode")
+    with pytest.raises(UsageError, match="unknown tokeniser 'words' of ROUGE"):
+        rouge(lines, [targets], tokenize="words")
 
 
 def test_several_metrics_come_in_the_order_asked():

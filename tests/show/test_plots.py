@@ -10,7 +10,7 @@ import torch
 
 from s2s.errors import DataError
 from s2s.show import plots
-from s2s.show.plots import attention_png, learning_curves_png, visible
+from s2s.show.plots import attention_png, visible
 
 
 def size_of(path):
@@ -148,19 +148,6 @@ def test_wrong_shape_is_refused(tmp_path, weights):
 def test_an_empty_side_is_refused(tmp_path, source, target):
     with pytest.raises(DataError, match=r"at least \(1, 1\)"):
         draw(tmp_path, source, target, np.zeros((len(target), len(source))))
-
-
-def test_learning_curves(tmp_path):
-    events = [{"event": "train", "step": i, "loss": 5 / i, "lr": 0.1, "tokens_per_second": 10.0} for i in range(1, 50)]
-    events += [
-        {"event": "valid", "step": 20, "loss": 1.0, "bleu": float("nan")},
-        {"event": "skip", "step": 3},
-        {"event": "start"},
-    ]
-    learning_curves_png(tmp_path / "c.png", events)
-    learning_curves_png(tmp_path / "none.png", [])
-    assert size_of(tmp_path / "c.png") == pytest.approx(size_of(tmp_path / "none.png"), abs=60)
-    assert (pixels(tmp_path / "c.png") < 0.9).sum() > (pixels(tmp_path / "none.png") < 0.9).sum()
 
 
 def test_matplotlib_is_imported_only_to_draw():

@@ -94,6 +94,17 @@ def test_a_first_value_that_is_no_number_is_not_best(tmp_path):
     assert one.kept == []
 
 
+def test_without_a_metric_the_first_score_counts_and_without_scores_the_loss(tmp_path):
+    (tmp_path / "scored").mkdir()
+    one = Session(tmp_path / "scored", trainer=dataclasses.replace(TRAINER, steps=2, validate_every=1, metric=None))
+    one.scores = lambda number: {"loss": 5.0, "ppl": 9.0, "rouge1": 10.0 + number, "rouge2": 3.0 - number}
+    assert one.fit().best == 10.0 + len(one.events("valid"))
+    (tmp_path / "not").mkdir()
+    one = Session(tmp_path / "not", trainer=dataclasses.replace(TRAINER, steps=2, validate_every=1, metric=None))
+    one.scores = lambda number: {"loss": 5.0 - number, "ppl": 9.0}
+    assert one.fit().best == 5.0 - len(one.events("valid"))
+
+
 def test_a_missing_metric_is_named(tmp_path):
     one = Session(tmp_path, trainer=dataclasses.replace(TRAINER, metric="chrf"))
     one.scores = lambda _: {"loss": 1.0, "bleu": 2.0}
