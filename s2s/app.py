@@ -37,6 +37,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from s2s import config as schema
 from s2s import paths
+from s2s.checks import problems
 from s2s.config import Config
 from s2s.errors import ConfigError
 from s2s.registry import BuilderNode, Reader, canonical, group_file, listed, unknown
@@ -75,7 +76,7 @@ def compose(recipe: str, overrides: Sequence[str] = (), plugins: Sequence[str] =
         return recipe
 
     config = schema.from_dict(data, plugins=plugins, where=where)
-    found = schema.problems(config)
+    found = problems(config)
     if found:
         raise listed(found)
     return config

@@ -32,6 +32,7 @@ MODULES = {
     "text": "s2s.text",
     "encoder": "s2s.model",
     "decoder": "s2s.model",
+    "copy": "s2s.model.copying",
     "attention": "s2s.attention",
     "self_attention": "s2s.attention.self_attention",
 }

@@ -25,7 +25,8 @@ SPECIALS = ("<pad>", "<unk>", "<s>", "</s>")
 class Batch(NamedTuple):
     """Padded examples of one training or decoding step; right padding with PAD.
 
-    The source ends in EOS. `target_in` is BOS + target, `target_out` is target + EOS.
+    The source ends in EOS. `target_in` is BOS + target, `target_out` is target + EOS. Where words are copied that the
+    target's vocabulary of V ids lacks, `copies` and `target_out` have ids from V on for them, numbered in each source.
     """
 
     source: Tensor  # (B, S) int64
@@ -35,14 +36,15 @@ class Batch(NamedTuple):
     target_lengths: Tensor  # (B,) int64, EOS included
     rows: tuple[int, ...]  # which examples of the corpus these are
     links: Tensor | None = None  # (B, T, S) float32: what each target position should attend to; rows sum to 1 or 0
+    copies: Tensor | None = None  # (B, S) int64: the target id that copying a source position gives; PAD at padding
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on `device`."""
         source, source_lengths, target_in, target_out, target_lengths = (
             tensor.to(device, non_blocking=True) for tensor in self[:5]
         )
-        links = None if self.links is None else self.links.to(device, non_blocking=True)
-        return Batch(source, source_lengths, target_in, target_out, target_lengths, self.rows, links)
+        links, copies = (None if one is None else one.to(device, non_blocking=True) for one in self[6:])
+        return Batch(source, source_lengths, target_in, target_out, target_lengths, self.rows, links, copies)
 
 
 class Encoded(NamedTuple):

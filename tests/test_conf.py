@@ -145,7 +145,7 @@ def test_list_prints_a_line_each(capsys, kind):
     list_command.add_arguments(parser)
     assert list_command.run(parser.parse_args([kind] if kind else [])) == 0
     out = capsys.readouterr().out
-    parts = {name: registry.group_names(name) for name in ("self_attention", "encoder", "decoder")}
+    parts = {name: registry.group_names(name) for name in ("self_attention", "copy", "encoder", "decoder")}
     names = {"recipes": RECIPES, "attention": ATTENTIONS, **parts, "corpora": registry.group_names("corpus")}
     wanted = names[kind] if kind else [name for group in names.values() for name in group]
     rows = [line for line in out.split("\n") if line and not line.endswith(":")]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s2s import app, config, paths, registry
+from s2s import app, checks, config, paths, registry
 from s2s.attention import Options
 from s2s.errors import ConfigError
 
@@ -42,7 +42,7 @@ def broken(base, **sections):
             changed[section] = dataclasses.replace(node, options={**node.options, **values})
         else:
             changed[section] = dataclasses.replace(node, **values) if isinstance(values, dict) else values
-    return config.problems(dataclasses.replace(base, **changed))
+    return checks.problems(dataclasses.replace(base, **changed))
 
 
 def test_a_config_survives_plain_values_and_json(base, plain):
@@ -159,7 +159,7 @@ def test_old_keys_are_read_and_named(plain, monkeypatch):
 
 
 def test_the_base_has_no_problems(base):
-    assert config.problems(base) == []
+    assert checks.problems(base) == []
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_combinations_are_listed_together(base):
 
 def test_every_number_of_the_schema_has_a_range():
     # a new knob that no range is thought of for is a silent absurdity later
-    ranged = {path for path, *_ in config._RANGES} | set(config._POSITIVE)
+    ranged = {path for path, *_ in checks._RANGES} | set(checks._POSITIVE)
     for section, kind in (
         ("model", config.ModelConfig),
         ("optim", config.OptimConfig),
@@ -274,7 +274,7 @@ def test_any_json_is_read_or_refused_in_one_line(section, data):
         assert "\n" not in str(error)  # noqa: PT017 (either outcome is right)
         return
     assert config.from_plain(config.to_plain(made)) == made
-    assert isinstance(config.problems(made), list)
+    assert isinstance(checks.problems(made), list)
 
 
 BASE = app.compose("teach/copy")

@@ -27,6 +27,7 @@ ORDER = [
     ["s2s.bundle"],
     ["s2s.train", "s2s.search", "s2s.score"],
     ["s2s.config"],
+    ["s2s.checks"],
     ["s2s.show"],
     ["s2s.task"],
     ["s2s.app"],

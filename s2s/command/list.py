@@ -7,7 +7,7 @@ import argparse
 from s2s import paths
 from s2s.registry import ALIASES
 
-_KINDS = ("recipes", "attention", "self_attention", "encoder", "decoder", "corpora")
+_KINDS = ("recipes", "attention", "self_attention", "copy", "encoder", "decoder", "corpora")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -53,6 +53,7 @@ class Decoder(nn.Module):
     """
 
     output_size: int  # width of the features
+    context_size: int  # width of the context
     starts_from_source = False  # whether the initial state knows the whole source
 
     def remember(self, encoded: Encoded) -> Any:

@@ -68,6 +68,7 @@ class RecurrentDecoder(Decoder):
         super().__init__()
         self.embedding, self.attention, self.self_attention = embedding, attention, self_attention
         self.style, self.residual, self.width, self.output_size = style, residual, width, output_size
+        self.context_size = attention.memory_size
         self.late_size = {"luong": output_size if input_feed else 0, "bahdanau": attention.memory_size}[style]
         embedding_size = embedding.embedding_dim
         sizes = [embedding_size + self.late_size] + [width] * (layers - 1)

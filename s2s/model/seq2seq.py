@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s2s.attention.base import Attention
-from s2s.errors import ConfigError
+from s2s.errors import ConfigError, UsageError
 from s2s.model.base import Decoder, Encoder, SelfAttentionBuilder
+from s2s.model.copying import CopyBuilder, PointerGenerator, none
 from s2s.model.embedding import Embedding
 from s2s.state import select
-from s2s.types import Batch, DecoderOutput, Encoded, State, StepFunction, StepOutput
+from s2s.types import UNK, Batch, DecoderOutput, Encoded, State, StepFunction, StepOutput
 
 Tie = Literal["none", "target", "all"]
+
+
+class Copies(NamedTuple):
+    """What a model may copy from each source of a batch."""
+
+    ids: Tensor  # (B, S) int64, see `s2s.types.Batch.copies`
+    extra: int  # how many ids from V on there are
 
 
 class Seq2Seq(nn.Module):
@@ -30,10 +38,12 @@ class Seq2Seq(nn.Module):
         output: nn.Linear,
         *,
         dropout: float,
+        copy: PointerGenerator | None = None,
     ) -> None:
         super().__init__()
         self.source_embedding, self.encoder, self.decoder, self.output = source_embedding, encoder, decoder, output
         self.dropout = nn.Dropout(dropout)
+        self.copy = copy
 
     def encode(self, source: Tensor, lengths: Tensor) -> Encoded:
         """Source ids (B, S) with lengths (B,) to what attention reads."""
@@ -46,14 +56,31 @@ class Seq2Seq(nn.Module):
         return memory, self.decoder.initial_state(encoded, memory)
 
     def forward(self, batch: Batch, *, need_weights: bool = False) -> DecoderOutput:
-        """Teacher forcing: features (B, T, O) for every target position of the batch."""
+        """Teacher forcing: features (B, T, O) for every target position of the batch; weights where it copies."""
         memory, state = self.start(batch.source, batch.source_lengths)
-        output: DecoderOutput = self.decoder(batch.target_in, memory, state, need_weights=need_weights)
+        needed = need_weights or self.copy is not None
+        output: DecoderOutput = self.decoder(batch.target_in, memory, state, need_weights=needed)
         return output._replace(features=self.dropout(output.features))
 
     def log_probs(self, features: Tensor) -> Tensor:
-        """Features (..., O) to log-probabilities (..., V) in float32."""
+        """Features (..., O) to log-probabilities (..., V) of generating, in float32."""
         return F.log_softmax(self.output(features).float(), -1)
+
+    def step_log_probs(self, output: DecoderOutput, copies: Copies | None) -> Tensor:
+        """Log-probabilities (N, V + extra) of the next token, from the output of one step (N, 1, ...)."""
+        output = at_positions(output, lambda value: value.squeeze(1))
+        generated = self.log_probs(output.features)
+        if self.copy is None:
+            return generated
+        if copies is None:
+            raise UsageError("this model copies, and isn't told what", where="copies", expected="ids to copy")
+        return self.copy.log_probs(generated, output, copies.ids, copies.extra)
+
+
+def at_positions(output: DecoderOutput, pick: Callable[[Tensor], Tensor]) -> DecoderOutput:
+    """The output at some of its positions: pick takes them from values (B, T, ...). State and aux stay as they are."""
+    weights = None if output.weights is None else pick(output.weights)
+    return output._replace(features=pick(output.features), context=pick(output.context), weights=weights)
 
 
 def real_positions(values: Tensor, lengths: Tensor) -> Tensor:
@@ -62,33 +89,38 @@ def real_positions(values: Tensor, lengths: Tensor) -> Tensor:
     return values[mask]
 
 
-def step_function(model: Seq2Seq, memory: Any, *, need_weights: bool = True) -> StepFunction:
+def step_function(
+    model: Seq2Seq, memory: Any, *, need_weights: bool = True, copies: Copies | None = None
+) -> StepFunction:
     """What a search sees of a model: one token a row in, log-probabilities out.
 
     Rows of one source share its memory: it is indexed by row (and again only when the rows change), never projected
-    again.
+    again. copies: of a model that copies; ids that can only be copied are read as UNK.
     """
     known: dict[str, Tensor] = {}
-    expanded = memory
+    expanded, copied = memory, copies
+    needed = need_weights or model.copy is not None
 
     def step(tokens: Tensor, state: State, rows: Tensor) -> StepOutput:
-        nonlocal expanded
+        nonlocal expanded, copied
         if "rows" not in known or not torch.equal(known["rows"], rows):
             known["rows"] = rows.clone()  # a search may change its own in place
             expanded = select(memory, rows)
-        output = model.decoder(tokens.unsqueeze(1), expanded, state, need_weights=need_weights)
-        weights = None if output.weights is None else output.weights.squeeze(1)
-        return StepOutput(model.log_probs(output.features.squeeze(1)), output.state, weights)
+            copied = None if copies is None else copies._replace(ids=copies.ids[rows])
+        read = tokens if copies is None else tokens.masked_fill(tokens >= model.output.out_features, UNK)
+        output = model.decoder(read.unsqueeze(1), expanded, state, need_weights=needed)
+        weights = None if output.weights is None or not need_weights else output.weights.squeeze(1)
+        return StepOutput(model.step_log_probs(output, copied), output.state, weights)
 
     return step
 
 
 def start_search(
-    model: Seq2Seq, source: Tensor, lengths: Tensor, *, need_weights: bool = True
+    model: Seq2Seq, source: Tensor, lengths: Tensor, *, need_weights: bool = True, copies: Copies | None = None
 ) -> tuple[StepFunction, State]:
     """A step function and its first state (one row a source) for source ids (B, S). Call under `torch.no_grad`."""
     memory, state = model.start(source, lengths)
-    return step_function(model, memory, need_weights=need_weights), select(
+    return step_function(model, memory, need_weights=need_weights, copies=copies), select(
         state, torch.arange(source.size(0), device=source.device)
     )
 
@@ -104,6 +136,7 @@ def seq2seq(
     decoder: Callable[..., Decoder],
     attention: Callable[[int, int], Attention],
     self_attention: SelfAttentionBuilder,
+    copy: CopyBuilder = none,
 ) -> Seq2Seq:
     """Build a model from partly bound builders, handing each the sizes known only now. Raises ConfigError.
 
@@ -134,4 +167,5 @@ def seq2seq(
         nn.init.normal_(output.weight, std=built.output_size**-0.5)
     else:
         output.weight = target_embedding.weight
-    return Seq2Seq(source_embedding, built_encoder, built, output, dropout=dropout)
+    pointer = copy(built.output_size, built.context_size)
+    return Seq2Seq(source_embedding, built_encoder, built, output, dropout=dropout, copy=pointer)

@@ -91,6 +91,7 @@ class TransformerDecoder(Decoder):
         super().__init__()
         self.embedding, self.alignment_layer = embedding, alignment_layer
         self.output_size = width if output_size is None else output_size
+        self.context_size = layers[alignment_layer - 1].attention.memory_size
         self.project = widened(embedding.embedding_dim, width)
         self.positions = Positions(width, learned_positions)
         self.layers = cast(Sequence[DecoderLayer], nn.ModuleList(layers))

@@ -53,7 +53,7 @@ def align(
         window = pairs[start : start + batch_size]
         texts = [tuple(trained.recased(clean(text)[0]) for text in pair) for pair in window]
         kept = [k for k, (source, target) in enumerate(texts) if not (is_blank(source) or is_blank(target))]
-        examples = [Example(trained.source.encode(texts[k][0]), trained.target.encode(texts[k][1])) for k in kept]
+        examples = [trained.example(*texts[k]) for k in kept]
         for k, example in zip(kept, examples, strict=True):
             if len(example.source) > limit.max_source or len(example.target) > limit.max_target:
                 raise DataError(

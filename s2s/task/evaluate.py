@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from s2s.config import Config, TaskConfig
-from s2s.model.seq2seq import Seq2Seq, real_positions
+from s2s.model.seq2seq import Seq2Seq
 from s2s.score.alignment import AlignmentScore, GoldAlignment, alignment_error_rate
 from s2s.score.attention_statistics import AttentionStatistics, attention_statistics
 from s2s.score.metrics import Scoring, compute
@@ -21,7 +21,7 @@ from s2s.task.trained import Trained
 from s2s.text.batching import BatchPlan, Example, collate, example_lengths
 from s2s.text.corpus import Pair
 from s2s.text.corpus.synthetic import links
-from s2s.train.loss import smoothed_cross_entropy
+from s2s.train.step import target_loss
 from s2s.types import EOS, Result, Score
 
 
@@ -132,9 +132,7 @@ def dev_loss(model: Seq2Seq, examples: Sequence[Example], budget: int) -> dict[s
     total, tokens = 0.0, 0
     for rows in BatchPlan(example_lengths(examples), budget).epoch(0, shuffle=False):
         batch = collate([examples[row] for row in rows], rows).to(device)
-        features = real_positions(model(batch).features, batch.target_lengths)
-        targets = real_positions(batch.target_out, batch.target_lengths)
-        total += float(smoothed_cross_entropy(features, model.output.weight, model.output.bias, targets).nll)
-        tokens += targets.numel()
+        total += float(target_loss(model, batch, model(batch))[0].nll)
+        tokens += int(batch.target_lengths.sum())
     loss = total / max(1, tokens)
     return {"loss": loss, "ppl": math.exp(min(loss, 700.0))}

@@ -13,11 +13,12 @@ import torch
 
 from s2s.attention.constraint import constrain
 from s2s.errors import UsageError
-from s2s.model.seq2seq import Seq2Seq, start_search
+from s2s.model.seq2seq import Copies, Seq2Seq, start_search
 from s2s.score.flags import line_flags
 from s2s.search import Constraints, SearchConfig, ensemble, search
 from s2s.task.trained import Trained
 from s2s.text.batching import pad
+from s2s.text.copying import CopyIds
 from s2s.text.lines import clean, is_blank
 from s2s.text.sentences import split_text
 from s2s.types import EOS, Hypothesis, Result, State, StepFunction
@@ -74,6 +75,12 @@ class _Part:
     request: Request = Request("")
     outputs: list[Hypothesis] = field(default_factory=list)
     error: str | None = None  # why its constraints can't be met at all
+    copies: CopyIds | None = None  # of a model that copies
+
+    @property
+    def extra(self) -> Sequence[str]:
+        """What ids beyond the vocabulary stand for."""
+        return () if self.copies is None else self.copies.extra
 
 
 def _constrained(model: Seq2Seq, config: SearchConfig) -> Seq2Seq:
@@ -194,8 +201,11 @@ class Generator:
         states: list[State] = []
         needed = self.options.alignment or self.config.coverage_penalty > 0
         ids, lengths = pad([[*part.ids, EOS] for part in parts])
+        copies = self._copies(parts)
         for trained, model in zip(self.models, self._searched, strict=True):
-            step, state = start_search(model, ids.to(trained.device), lengths.to(trained.device), need_weights=needed)
+            step, state = start_search(
+                model, ids.to(trained.device), lengths.to(trained.device), need_weights=needed, copies=copies
+            )
             steps.append(step)
             states.append(state)
         constraints = [self._constraints(part.request) for part in parts]
@@ -212,16 +222,26 @@ class Generator:
             indices=[part.number for part in parts],
         )
         for part, outputs in zip(parts, found, strict=True):
-            part.outputs = self._allowed(part.request, outputs)[: self.config.nbest]
+            part.outputs = self._allowed(part, outputs)[: self.config.nbest]
+
+    def _copies(self, parts: Sequence[_Part]) -> Copies | None:
+        """What each part may copy, where the models copy."""
+        trained = self.models[0]
+        if trained.copier is None:
+            return None
+        for part in parts:
+            part.copies = trained.copier(part.text, part.ids)
+        ids, _ = pad([[*part.copies.source, EOS] for part in parts if part.copies is not None])
+        return Copies(ids.to(trained.device), max(len(part.extra) for part in parts))
 
     def _wider(self) -> SearchConfig:
         """All of the beam's outputs, so that one without a banned phrase can be picked."""
         return self.config if self.config.sample else replace(self.config, nbest=self.config.beam)
 
-    def _allowed(self, request: Request, outputs: list[Hypothesis]) -> list[Hypothesis]:
+    def _allowed(self, part: _Part, outputs: list[Hypothesis]) -> list[Hypothesis]:
         """Outputs whose text holds no banned phrase first: ids alone can't tell, a text can be segmented otherwise."""
-        decode = self.models[0].target.decode
-        return sorted(outputs, key=lambda h: any(phrase in decode(h.tokens) for phrase in request.banned))
+        decode, banned = self.models[0].target.decode, part.request.banned
+        return sorted(outputs, key=lambda h: any(phrase in decode(h.tokens, part.extra) for phrase in banned))
 
     def _constraints(self, request: Request) -> Constraints | None:
         encode = self.models[0].target.encode
@@ -244,7 +264,8 @@ class Generator:
         """The record's output of a rank: its parts' outputs joined by a space."""
         outputs = [part.outputs[rank] for part in parts]
         target, source = self.models[0].target, self.models[0].source
-        text = " ".join(piece for piece in (target.decode(output.tokens) for output in outputs) if piece)
+        written = [(output.tokens, part.extra) for output, part in zip(outputs, parts, strict=True)]
+        text = " ".join(piece for piece in (target.decode(*each) for each in written) if piece)
         flags = set().union(*(part.flags for part in parts), *(output.flags for output in outputs))
         flags.update(line_flags(request.text, text))
         # the text decides whether constraints are met, not the ids that were asked for
@@ -264,7 +285,7 @@ class Generator:
             score=sum(output.score for output in outputs),
             log_prob=sum(output.log_prob for output in outputs),
             tokens=tuple(token for output in outputs for token in output.tokens),
-            pieces=tuple(target.pieces([token for output in outputs for token in output.tokens])),
+            pieces=tuple(piece for each in written for piece in target.pieces(*each)),
             source_pieces=tuple(piece for part in parts for piece in source.pieces([*part.ids, EOS])),
             alignment=None if weights is None else tuple(tuple(row) for row in weights.tolist()),
             flags=tuple(sorted(flags)),

@@ -12,6 +12,7 @@ from s2s.errors import DataError
 from s2s.score.alignment import Link, parse_links
 from s2s.task.align import words_of_pieces
 from s2s.text.batching import BatchPlan, Example, example_lengths
+from s2s.text.copying import Copier
 from s2s.text.corpus import Corpus, Pair
 from s2s.text.lines import read_lines
 from s2s.text.vocabulary import Recipe, Tokenizer
@@ -44,7 +45,7 @@ class Prepared:
 
     def fetch(self, config: Config) -> _Fetch:
         """Examples by number; with subword sampling, segmented anew in each epoch."""
-        return _Fetch(self, config.trainer.subword_sample, config.seed)
+        return _Fetch(self, config.trainer.subword_sample, config.seed, _copier(config, self.source, self.target))
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class _Fetch:
     prepared: Prepared
     alpha: float
     seed: int
+    copier: Copier | None
 
     def __call__(self, rows: Sequence[int], epoch: int) -> list[Example]:
         """The examples `rows` of training as they are in `epoch`."""
@@ -59,10 +61,20 @@ class _Fetch:
             return [self.prepared.train[row] for row in rows]
         seed = self.seed * 1_000_003 + epoch
         source, target = self.prepared.source, self.prepared.target
-        return [
-            Example(source.sample(pair.source, self.alpha, seed), target.sample(pair.target, self.alpha, seed))
-            for pair in (self.prepared.pairs[row] for row in rows)
-        ]
+        sampled = []
+        for pair in (self.prepared.pairs[row] for row in rows):
+            ids = source.sample(pair.source, self.alpha, seed)
+            sampled.append(_example(pair, ids, target.sample(pair.target, self.alpha, seed), self.copier))
+        return sampled
+
+
+def _copier(config: Config, source: Tokenizer, target: Tokenizer) -> Copier | None:
+    return None if config.copy.name == "none" else Copier(source, target)
+
+
+def _example(pair: Pair, source: list[int], target: list[int], copier: Copier | None) -> Example:
+    copies = None if copier is None else copier(pair.source, source, pair.target, target)
+    return Example(source, target, copies=copies)
 
 
 def load_corpus(config: Config) -> Corpus:
@@ -85,11 +97,12 @@ def prepare(config: Config, corpus: Corpus, tokenizers: tuple[Tokenizer, Tokeniz
     than half of train is left out, and for a file of links that doesn't fit the corpus.
     """
     source, target = tokenizers
+    copier = _copier(config, source, target)
     kept: dict[str, tuple[list[Example], list[Pair]]] = {}
     too_long = {}
     for split in ("train", "dev"):
         pairs = corpus.splits.get(split, [])
-        examples = [Example(source.encode(pair.source), target.encode(pair.target)) for pair in pairs]
+        examples = [_example(p, source.encode(p.source), target.encode(p.target), copier) for p in pairs]
         fits = [
             len(e.source) <= config.trainer.max_source and len(e.target) <= config.trainer.max_target for e in examples
         ]

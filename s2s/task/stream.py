@@ -223,9 +223,11 @@ def check(trained: Trained, wait_k: float | None, search: SearchConfig | None = 
             expected="off",
             found=(search or trained.config.search).forward,
         )
+    model = trained.model
+    if model.copy is not None:
+        raise UsageError("a model that copies can't stream", where="copy", expected="copy=none", hint=hint)
     if wait_k == math.inf:
         return
-    model = trained.model
     if not model.encoder.online:
         raise UsageError(
             "the encoder reads the source from its end too, so it can't begin before all of it is there",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from s2s.errors import BundleError, S2SError, UsageError
 from s2s.model.seq2seq import Seq2Seq, seq2seq
 from s2s.tensors import match, persistent_buffers
 from s2s.text import tokenizer
+from s2s.text.batching import Example
+from s2s.text.copying import Copier
 from s2s.text.vocabulary import Tokenizer
 
 
@@ -35,6 +38,17 @@ class Trained:
         """Where the model is."""
         return next(self.model.parameters()).device
 
+    @functools.cached_property
+    def copier(self) -> Copier | None:
+        """What says which tokens are copied; None for a model that only generates."""
+        return None if self.model.copy is None else Copier(self.source, self.target)
+
+    def example(self, source: str, target: str) -> Example:
+        """A pair of texts as ids."""
+        ids, target_ids = self.source.encode(source), self.target.encode(target)
+        copies = None if self.copier is None else self.copier(source, ids, target, target_ids)
+        return Example(ids, target_ids, copies=copies)
+
     def recased(self, text: str) -> str:
         """A text as the corpus had it: lower-cased, if that was (`corpus.lowercase`)."""
         return text.lower() if self.config.corpus.options.get("lowercase") is True else text
@@ -52,6 +66,7 @@ def build_model(config: Config, source_size: int, target_size: int) -> Seq2Seq:
         decoder=config.decoder.build,
         attention=config.attention.build,
         self_attention=config.self_attention.build,
+        copy=config.copy.build,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from s2s.config import Config, to_plain
+from s2s.config import BuilderNode, Config, to_plain
 from s2s.errors import BundleError, DataError
 from s2s.files import RunLock, read_json, write_atomic
 from s2s.show.console import Progress
@@ -220,7 +220,7 @@ def _keeper(trained: Trained, run: Run, folder: Path, corpus: Corpus) -> Callabl
 def finish(folder: Path, config: Config, config_text: str, prepared: Prepared, log: RunLog, *, seconds: float) -> None:
     """Score the best model on the test splits and write scores.json, samples, pictures and report.html."""
     # the user named these modules when the run began
-    nodes = (config.corpus, config.text, config.encoder, config.decoder, config.attention, config.self_attention)
+    nodes = [value for value in vars(config).values() if isinstance(value, BuilderNode)]
     plugins = [node.name.rpartition(".")[0] for node in nodes if "." in node.name]
     trained = load_trained(folder / "model", device=config.device, plugins=plugins)
     corpus = prepared.corpus

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from s2s.text.copying import CopyIds
 from s2s.types import BOS, EOS, PAD, Batch
 
 
@@ -22,6 +23,7 @@ class Example:
     source: Sequence[int]
     target: Sequence[int]
     links: Sequence[tuple[int, int]] | None = None  # (source position, target position), from 0; None = not known
+    copies: CopyIds | None = None  # of a model that copies
 
 
 @dataclass(frozen=True)
@@ -91,13 +93,16 @@ def collate(examples: Sequence[Example], rows: Sequence[int], pad_multiple: int 
     """
     source, source_lengths = pad([[*e.source, EOS] for e in examples], pad_multiple)
     target_in, _ = pad([[BOS, *e.target] for e in examples], pad_multiple)
-    target_out, target_lengths = pad([[*e.target, EOS] for e in examples], pad_multiple)
+    outputs = [e.target if e.copies is None else e.copies.target for e in examples]
+    target_out, target_lengths = pad([[*output, EOS] for output in outputs], pad_multiple)
     links = (
         _soft_links(examples, target_out.size(1), source.size(1))
         if any(e.links is not None for e in examples)
         else None
     )
-    return Batch(source, source_lengths, target_in, target_out, target_lengths, tuple(rows), links)
+    copied = [[*e.copies.source, EOS] for e in examples if e.copies is not None]
+    copies = pad(copied, pad_multiple)[0] if copied else None
+    return Batch(source, source_lengths, target_in, target_out, target_lengths, tuple(rows), links, copies)
 
 
 def _soft_links(examples: Sequence[Example], target_size: int, source_size: int) -> Tensor:

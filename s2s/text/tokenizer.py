@@ -115,15 +115,20 @@ class SentencePiece:
                     ids.append(UNK)
         return ids
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int], extra: Sequence[str] = ()) -> str:
         """Text of ids, always one line. PAD, BOS and EOS are skipped, UNK is shown as `<unk>`.
 
         Bytes that make no character are shown as U+FFFD, and a line feed that was put together from bytes as a space.
+        extra: there is none, for no id can be told apart from UNK.
         """
         text: str = self._model.decode([int(number) for number in ids if number not in _SKIPPED])
         return text.replace("\n", " ")
 
-    def pieces(self, ids: Sequence[int]) -> list[str]:
+    def spelled(self, text: str) -> None:
+        """Nothing: a run of unknown characters is one id, and with byte fallback there is none."""
+        return None
+
+    def pieces(self, ids: Sequence[int], extra: Sequence[str] = ()) -> list[str]:
         """One readable piece for each id: `▁` stands for a space, `<0xC3>` for a byte."""
         return [self._names[number] for number in ids]
 

@@ -45,11 +45,17 @@ class Tokenizer(Protocol):
     def sample(self, text: str, alpha: float, seed: int) -> list[int]:
         """Ids of one random segmentation, a function of (text, alpha, seed) alone; `alpha` 0 gives `encode(text)`."""
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids, always one line. PAD, BOS and EOS are skipped, UNK is shown as `<unk>`."""
+    def decode(self, ids: Sequence[int], extra: Sequence[str] = ()) -> str:
+        """Text of ids, always one line. PAD, BOS and EOS are skipped, UNK is shown as `<unk>`.
 
-    def pieces(self, ids: Sequence[int]) -> list[str]:
+        extra: what the ids from `size` on stand for.
+        """
+
+    def pieces(self, ids: Sequence[int], extra: Sequence[str] = ()) -> list[str]:
         """One readable piece for each id, the special ones included."""
+
+    def spelled(self, text: str) -> list[str] | None:
+        """What each id of `encode(text)` stands for, also where it is UNK; None where it can't be told."""
 
     def words(self, ids: Sequence[int]) -> list[int]:
         """For each id, which space-separated word of `decode(ids)` it belongs to.
@@ -170,14 +176,18 @@ class Vocabulary:
         """The same as `encode`: words and characters have one segmentation only."""
         return self.encode(text)
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int], extra: Sequence[str] = ()) -> str:
         """Words joined by one space, or characters joined. PAD, BOS and EOS are skipped, UNK is shown as `<unk>`."""
-        shown = [self._token(number) for number in ids if number == UNK or number >= len(SPECIALS)]
+        shown = [self._token(number, extra) for number in ids if number == UNK or number >= len(SPECIALS)]
         return (" " if self.kind == "words" else "").join(shown)
 
-    def pieces(self, ids: Sequence[int]) -> list[str]:
+    def pieces(self, ids: Sequence[int], extra: Sequence[str] = ()) -> list[str]:
         """One readable piece for each id; a space is shown as `▁`."""
-        return ["▁" if token == " " else token for token in map(self._token, ids)]
+        return ["▁" if token == " " else token for token in (self._token(number, extra) for number in ids)]
+
+    def spelled(self, text: str) -> list[str]:
+        """The words or characters of a text, one an id."""
+        return units(self.kind, text, self.lowercase)
 
     def words(self, ids: Sequence[int]) -> list[int]:
         """The index of the word that each id belongs to, or -1; see `Tokenizer.words`."""
@@ -191,9 +201,11 @@ class Vocabulary:
         """`<prefix>.json`: format, kind, lowercase, tokens."""
         return {f"{prefix}.json": self._content}
 
-    def _token(self, number: int) -> str:
-        if not 0 <= number < self.size:
-            raise IndexError(f"id {number} is outside a vocabulary of {self.size}")
+    def _token(self, number: int, extra: Sequence[str] = ()) -> str:
+        if not 0 <= number < self.size + len(extra):
+            raise IndexError(f"id {number} is outside a vocabulary of {self.size + len(extra)}")
+        if number >= self.size:
+            return extra[number - self.size]
         return SPECIALS[number] if number < len(SPECIALS) else self.tokens[number - len(SPECIALS)]
 
     def _mark(self, number: int) -> tuple[bool, bool] | None:

@@ -36,14 +36,23 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
 
     The gradients are taken in the forward pass, while a chunk's probabilities are at hand:
     d loss / d logits = softmax - (1 - eps) onehot - eps / V (Szegedy et al. 2016, arXiv 1512.00567, section 7).
+    With copying, r is the share of the target's probability that is generated, and
+    d loss / d logits = (1 - eps) r (softmax - onehot) + eps (softmax - 1 / V).
     """
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        targets: Tensor,
+        smoothing: float,
+        log_generate: Tensor | None,
+        log_copied: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         vocabulary, count = weight.size(0), features.size(0)
-        needed = any(ctx.needs_input_grad[:3])
+        needed = any(ctx.needs_input_grad)
         half = torch.is_autocast_enabled(features.device.type)
         dtype = torch.get_autocast_dtype(features.device.type) if half else weight.dtype
         matrix, inputs, offset = weight.to(dtype), features.to(dtype), bias.to(dtype)
@@ -52,23 +61,31 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
         d_inputs = torch.empty_like(inputs) if needed else None
         d_weight = torch.zeros_like(weight) if needed else None
         d_bias = torch.zeros_like(bias) if needed else None
-        norms, picked = features.new_empty(count, dtype=exact), features.new_empty(count, dtype=exact)
+        norms, log_prob = features.new_empty(count, dtype=exact), features.new_empty(count, dtype=exact)
+        shares = features.new_ones(count, dtype=exact)  # of the probability that is generated
         for part in _chunks(features, vocabulary):
             logits = torch.addmm(offset, inputs[part], matrix.t()).to(exact)
-            target = targets[part].unsqueeze(1)
-            picked[part] = logits.gather(1, target).squeeze(1)
+            known = targets[part] < vocabulary
+            target = targets[part].where(known, 0).unsqueeze(1)
+            picked = logits.gather(1, target).squeeze(1)
             highest = logits.amax(1, keepdim=True)
             probabilities = logits.sub_(highest).exp_()
             total = probabilities.sum(1, keepdim=True)
             norms[part] = (highest + total.log()).squeeze(1)
+            log_prob[part] = picked - norms[part]
+            if log_generate is not None and log_copied is not None:
+                generated = (log_prob[part] + log_generate[part]).masked_fill(~known, -torch.inf)
+                log_prob[part] = torch.logaddexp(generated, log_copied[part])
+                shares[part] = (generated - log_prob[part]).exp()
             if d_inputs is not None and d_weight is not None and d_bias is not None:
-                gradient = probabilities.div_(total)
-                gradient.scatter_add_(1, target, torch.full_like(target, smoothing - 1, dtype=exact))
+                share = (1 - smoothing) * shares[part].unsqueeze(1)
+                gradient = probabilities.mul_((share + smoothing) / total)
+                gradient.scatter_add_(1, target, -share)
                 d_bias += gradient.sum(0)
                 gradient = gradient.to(dtype)
                 torch.mm(gradient, matrix, out=d_inputs[part])
                 d_weight += gradient.t() @ inputs[part]
-        nll = (norms - picked).sum()
+        nll = -log_prob.sum()
         loss = nll
         if smoothing:
             # sum of all logits of a row = features . (sum of the weight's rows) + sum of the bias: no pass over V
@@ -80,35 +97,64 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
                 d_weight -= spread * features.to(weight.dtype).sum(0)
                 d_bias -= spread * count
         if needed:
-            ctx.save_for_backward(d_inputs.to(features.dtype), d_weight, d_bias)  # type: ignore[union-attr]
+            ctx.save_for_backward(d_inputs.to(features.dtype), d_weight, d_bias, shares)  # type: ignore[union-attr]
+            ctx.smoothing, ctx.copies = smoothing, log_copied is not None
         nll = nll.clone() if loss is nll else nll
-        log_prob = picked - norms
         ctx.mark_non_differentiable(nll, log_prob)
         return loss, nll, log_prob
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        d_features, d_weight, d_bias = ctx.saved_tensors
-        return d_features * gradient, d_weight * gradient, d_bias * gradient, None, None
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        d_features, d_weight, d_bias, shares = ctx.saved_tensors
+        d_generate = -(1 - ctx.smoothing) * shares * gradient if ctx.copies else None
+        d_copied = -(1 - ctx.smoothing) * (1 - shares) * gradient if ctx.copies else None
+        return d_features * gradient, d_weight * gradient, d_bias * gradient, None, None, d_generate, d_copied
+
+
+class Copied(NamedTuple):
+    """What copying gives to N targets. Both carry a gradient."""
+
+    log_generate: Tensor  # (N,) log-probability that a token is generated, not copied
+    log_copied: Tensor  # (N,) log-probability that it is copied and is the target
 
 
 def smoothed_cross_entropy(
-    features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, *, smoothing: float = 0.0
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    targets: Tensor,
+    *,
+    smoothing: float = 0.0,
+    copied: Copied | None = None,
 ) -> Loss:
     """Cross-entropy of softmax(features weight^T + bias) with label smoothing, summed over N tokens.
 
     features: (N, O); weight: (V, O); bias: (V,); targets: (N,) int64. smoothing: share of the target mass that is
-    spread evenly over the vocabulary. N = 0 gives zero loss and zero gradients.
+    spread evenly over the vocabulary. copied: then a token's probability is generate * softmax + copied, and targets
+    may have ids from V on, which can only be copied; what is smoothed is the softmax. N = 0 gives zero loss and zero
+    gradients.
     """
-    return Loss(*_SmoothedCrossEntropy.apply(features, weight, bias, targets, smoothing))  # type: ignore[no-untyped-call]
+    log_generate, log_copied = copied or (None, None)
+    given = (features, weight, bias, targets, smoothing, log_generate, log_copied)
+    return Loss(*_SmoothedCrossEntropy.apply(*given))  # type: ignore[no-untyped-call]
 
 
 def smoothed_cross_entropy_plain(
-    features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, *, smoothing: float = 0.0
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    targets: Tensor,
+    *,
+    smoothing: float = 0.0,
+    copied: Copied | None = None,
 ) -> Loss:
     """The same with whole logits and autograd: the reference."""
     log_probs = F.log_softmax(F.linear(features, weight, bias), -1)
-    picked = log_probs.gather(1, targets.unsqueeze(1)).squeeze(1)
+    known = targets < weight.size(0)
+    picked = log_probs.gather(1, targets.where(known, 0).unsqueeze(1)).squeeze(1)
+    if copied is not None:
+        generated = (picked + copied.log_generate).where(known, -torch.inf)
+        picked = torch.logaddexp(generated, copied.log_copied)
     loss = -(1 - smoothing) * picked.sum() - smoothing * log_probs.mean(1).sum()
     return Loss(loss, -picked.detach().sum(), picked.detach())
 

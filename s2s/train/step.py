@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from s2s.errors import ConfigError, NonFiniteError
-from s2s.model.seq2seq import Seq2Seq, real_positions
+from s2s.model.seq2seq import Seq2Seq, at_positions, real_positions
 from s2s.tensors import persistent_buffers
-from s2s.train.loss import best_tokens, guided_alignment, smoothed_cross_entropy, symmetric_divergence
+from s2s.train.loss import Copied, Loss, best_tokens, guided_alignment, smoothed_cross_entropy, symmetric_divergence
 from s2s.train.options import OptimConfig
-from s2s.types import Batch
+from s2s.types import Batch, DecoderOutput
 
 
 class BatchLoss(NamedTuple):
@@ -92,10 +92,7 @@ def _one_pass(model: Seq2Seq, batch: Batch, config: OptimConfig) -> tuple[BatchL
     lengths = batch.target_lengths
     links = batch.links if config.guided_alignment else None
     output = model(batch, need_weights=links is not None)
-    features = real_positions(output.features, lengths)
-    targets = real_positions(batch.target_out, lengths)
-    weight, bias = model.output.weight, model.output.bias
-    loss, nll, log_prob = smoothed_cross_entropy(features, weight, bias, targets, smoothing=config.label_smoothing)
+    (loss, nll, log_prob), features = target_loss(model, batch, output, config.label_smoothing)
     added = model.decoder.loss({name: real_positions(value, lengths) for name, value in output.aux.items()}, log_prob)
     if added is not None:
         loss = loss + added
@@ -105,6 +102,22 @@ def _one_pass(model: Seq2Seq, batch: Batch, config: OptimConfig) -> tuple[BatchL
             raise ConfigError("this attention has no weights to guide", where="optim.guided_alignment")
         guided = guided_alignment(real_positions(output.weights, lengths), real_positions(links, lengths))
     return BatchLoss(loss, nll, guided), features
+
+
+def target_loss(model: Seq2Seq, batch: Batch, output: DecoderOutput, smoothing: float = 0.0) -> tuple[Loss, Tensor]:
+    """The loss of the N real target tokens, generated or copied, and the features that they come from, (N, O)."""
+    lengths = batch.target_lengths
+    real = at_positions(output, lambda value: real_positions(value, lengths))
+    targets = real_positions(batch.target_out, lengths)
+    copied = None
+    if model.copy is not None:
+        if batch.copies is None:
+            raise ConfigError("this model copies, and the batch doesn't say what", where="copy")
+        rows = torch.repeat_interleave(lengths)
+        copied = Copied(*model.copy.target_log_probs(real, batch.copies[rows], targets))
+    weight, bias = model.output.weight, model.output.bias
+    loss = smoothed_cross_entropy(real.features, weight, bias, targets, smoothing=smoothing, copied=copied)
+    return loss, real.features
 
 
 @torch.no_grad()

@@ -12,13 +12,13 @@ import torch
 
 from s2s.app import compose
 from s2s.attention import names
-from s2s.model.seq2seq import start_search
+from s2s.model.seq2seq import Copies, start_search
 from s2s.search import SearchConfig, force
 from s2s.task.generate import Generator, Options, Request
 from s2s.task.trained import Trained, build_model
 from s2s.text.batching import pad
 from s2s.text.corpus import generated
-from s2s.types import EOS, Result
+from s2s.types import EOS, UNK, Result
 
 DECODERS = {
     "feed": ["decoder.input_feed=true"],
@@ -30,6 +30,8 @@ DECODERS = {
     "past_multihead": ["self_attention=multihead"],
     "past_key_value": ["self_attention=key_value"],
     "past_lstmn": ["self_attention=lstmn"],
+    "copying": ["copy=pointer", "copy.bias=-1", "text.size=12"],  # eight of the twenty words have an id
+    "copying_transformer": ["copy=pointer", "text.size=12", "encoder=transformer", "decoder=transformer"],
 }
 CASES = (
     [(name, "at_once") for name in names()]
@@ -98,9 +100,26 @@ def test_scores_are_those_of_forced_decoding(attention: str, decoder: str) -> No
     results = decode(model, texts, beam=3)
     ids, lengths = pad([[*model.source.encode(text), EOS] for text in texts])
     with torch.no_grad():
-        step, state = start_search(model.model, ids, lengths)
+        step, state = start_search(model.model, ids, lengths, copies=copies_of(model, texts))
     for result, forced in zip(results, force(step, state, [result.tokens for result in results]), strict=True):
         assert forced.log_prob == pytest.approx(result.log_prob, abs=1e-4)
+
+
+def copies_of(model: Trained, texts: list[str]) -> Copies | None:
+    if model.copier is None:
+        return None
+    found = [model.copier(text, model.source.encode(text)) for text in texts]
+    return Copies(pad([[*one.source, EOS] for one in found])[0], max(len(one.extra) for one in found))
+
+
+def test_words_without_an_id_are_copied() -> None:
+    model, texts = trained("additive", "copying"), [text for text in lines() if text.strip()]
+    extra = [word for result in decode(model, texts, beam=3) for word in result.text.split()]
+    assert any(model.target.encode(word) == [UNK] and word != "<unk>" for word in extra)
+    assert all(
+        set(result.text.split()) <= {*result.input.split(), *model.target.pieces(range(model.target.size))}
+        for result in decode(model, texts, beam=3)
+    )
 
 
 def test_outputs_differ_between_sources() -> None:

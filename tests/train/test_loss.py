@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from s2s.train import loss as room
-from s2s.train.loss import smoothed_cross_entropy, smoothed_cross_entropy_plain, symmetric_divergence
+from s2s.train.loss import Copied, smoothed_cross_entropy, smoothed_cross_entropy_plain, symmetric_divergence
 
 VOCABULARY, WIDTH = 7, 5
 
@@ -39,6 +39,28 @@ def test_it_equals_the_plain_loss_whatever_the_chunks(monkeypatch, smoothing, co
         wanted = torch.autograd.grad(scale * plain.loss, leaves, retain_graph=True)
         for one, other in zip(found, wanted, strict=True):
             torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("chunk", [1, 3 * VOCABULARY, 1 << 20])
+def test_copying_equals_the_plain_mixture(monkeypatch, smoothing, chunk):
+    monkeypatch.setattr(room, "_CHUNK", chunk)
+    *leaves, targets = given(9)
+    targets[2], targets[7] = VOCABULARY, VOCABULARY + 3  # can only be copied
+    gate = torch.linspace(-3, 3, 9, dtype=torch.float64).requires_grad_()
+    mass = torch.linspace(0.01, 0.9, 9, dtype=torch.float64).requires_grad_()
+    leaves += [gate, mass]
+
+    def both(loss):
+        copied = Copied(torch.nn.functional.logsigmoid(gate), torch.nn.functional.logsigmoid(-gate) + mass.log())
+        return loss(*leaves[:3], targets, smoothing=smoothing, copied=copied)
+
+    fast, plain = both(smoothed_cross_entropy), both(smoothed_cross_entropy_plain)
+    for one, other in zip(fast, plain, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
+    found, wanted = (torch.autograd.grad(2.5 * one.loss, leaves) for one in (fast, plain))
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
 
 
 def test_the_plain_loss_by_hand():

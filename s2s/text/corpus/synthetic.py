@@ -10,9 +10,10 @@ from typing import Literal, get_args
 from s2s.errors import DataError
 from s2s.text.corpus.base import Corpus, Pair, make_corpus
 
-Rule = Literal["copy", "reverse", "sort", "double", "skip", "lookup"]
+Rule = Literal["copy", "reverse", "sort", "double", "skip", "lookup", "marked"]
 
 SEPARATOR = ";"  # ends each pair of `lookup`; no symbol is spelled so
+MARKER = "*"  # stands before the symbol that `marked` asks for
 
 _DROPPED = ("e", "o")  # how the symbols end that `skip` leaves out: two of five
 _TRIES = 1000  # draws for one sequence before there are said to be too few
@@ -25,6 +26,7 @@ def generated(
     min_length: int = 2,
     max_length: int = 10,
     repeat: bool = True,
+    unseen: bool = False,
     train: int = 2000,
     dev: int = 200,
     test: int = 200,
@@ -34,9 +36,10 @@ def generated(
     """Sequences of made-up syllables and what a rule makes of them; no source stands there twice.
 
     task: copy, reverse, sort (alphabetically), double (each symbol twice), skip (a copy without the symbols that end in
-    e or o, at least one of the others in each source) or lookup. symbols: size of the vocabulary. min_length,
-    max_length: in symbols of the source (lookup: of the target), drawn uniformly. repeat: whether a symbol may stand
-    twice in a sequence. train, dev, test: pairs; 0 leaves dev or test out.
+    e or o, at least one of the others in each source), lookup or marked (the symbol after `*`). symbols: size of the
+    vocabulary. min_length, max_length: in symbols of the source (lookup: of the target), drawn uniformly. repeat:
+    whether a symbol may stand twice in a sequence. unseen: the targets of dev and test are symbols that never stand in
+    train, which has only one half of them (marked only). train, dev, test: pairs; 0 leaves dev or test out.
 
     lookup: the source holds the pairs `key value ;` of a chain, in random order, and last the key that is asked for.
     The target is its value, then the value of that as a key, to the chain's end; its symbols never repeat.
@@ -64,13 +67,22 @@ def generated(
             found=str(symbols),
             hint="Ask for more symbols or shorter sequences.",
         )
+    if unseen and (task != "marked" or symbols < 2):
+        raise DataError(
+            "symbols that train lacks can't be asked for here",
+            where="corpus.unseen",
+            expected="corpus.task=marked and at least 2 symbols",
+            found=f"task={task}, {symbols} symbols",
+        )
+    known, new = (words[::2], words[1::2]) if unseen else (words, words)
     generator = random.Random(seed)
     seen: set[tuple[str, ...]] = set()
     splits: dict[str, list[Pair]] = {}
     for split, size in (("train", train), ("dev", dev), ("test", test)):
         made: list[Pair] = []
         for number in range(size):
-            tokens = _draw(generator, words, (min_length, max_length), task, repeat, seen)
+            asked = known if split == "train" else new
+            tokens = _draw(generator, known, (min_length, max_length), task, repeat, seen, asked)
             if not tokens:
                 raise DataError(
                     f"there aren't enough different sequences for {size} pairs of {split}",
@@ -110,6 +122,8 @@ def links(task: Rule, tokens: Sequence[str]) -> list[tuple[int, int]]:
         order = [place for place, token in enumerate(tokens) if not token.endswith(_DROPPED)]
     elif task == "lookup":
         order = _followed(tokens)
+    elif task == "marked":
+        order = [tokens.index(MARKER) + 1] if MARKER in tokens[:-1] else []
     else:
         order = list(range(len(tokens)))
     return [(place, position) for position, place in enumerate(order)]
@@ -152,8 +166,9 @@ def _draw(
     task: Rule,
     repeat: bool,
     seen: set[tuple[str, ...]],
+    asked: Sequence[str],
 ) -> tuple[str, ...]:
-    """A source that is not in `seen` and has a target; () if none was found."""
+    """A source that is not in `seen` and has a target; () if none was found. asked: what `marked` may ask for."""
     for _ in range(_TRIES):
         length = generator.randint(*lengths)
         if task == "lookup":
@@ -162,6 +177,9 @@ def _draw(
             tokens = tuple(generator.choices(words, k=length))
         else:
             tokens = tuple(generator.sample(words, length))
+        if task == "marked":
+            place = generator.randrange(length)
+            tokens = (*tokens[:place], MARKER, generator.choice(asked), *tokens[place + 1 :])
         if tokens not in seen and links(task, tokens):
             return tokens
     return ()

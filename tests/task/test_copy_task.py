@@ -1,0 +1,70 @@
+"""Copying learned from nothing: the task that no model solves without it, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import s2s
+from s2s.app import compose
+from s2s.errors import ConfigError, UsageError
+from s2s.show.console import progress
+from s2s.task.model import Model
+from s2s.task.prepare import load_corpus
+from s2s.task.training import train
+
+MARKED = [
+    *("corpus.task=marked", "corpus.unseen=true", "corpus.symbols=400", "corpus.min_length=3", "corpus.train=1500"),
+    *("text.size=64", "trainer.steps=200", "trainer.valid_sentences=20", "trainer.samples=2", "threads=1"),
+]
+
+
+def solved(folder: Path, *more: str) -> tuple[Model, float]:
+    """A model trained on the task, and its share of right answers on the test."""
+    config = compose("teach/copy", [*MARKED, *more])
+    folder.mkdir()
+    train(config, folder, "", progress())
+    model = s2s.load(folder, device="cpu")
+    pairs = load_corpus(config).splits["test"]
+    found = model.translate([pair.source for pair in pairs])
+    return model, sum(one == pair.target for one, pair in zip(found, pairs, strict=True)) / len(pairs)
+
+
+@pytest.fixture(scope="module")
+def copying(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, float]:
+    return solved(tmp_path_factory.mktemp("copying") / "run", "copy=pointer")
+
+
+def test_symbols_never_seen_are_copied(copying: tuple[Model, float]) -> None:
+    assert copying[1] > 0.95
+
+
+def test_without_copying_they_cannot_be_written(tmp_path: Path) -> None:
+    assert solved(tmp_path / "run")[1] == 0.0
+
+
+def test_a_loaded_model_copies_any_word(copying: tuple[Model, float]) -> None:
+    model, _ = copying
+    result = model.translate("ba * Zürich! bo", details=True)
+    assert result.text == "Zürich!"
+    assert result.pieces[0] == "Zürich!"
+    assert result.tokens[0] >= model.trained[0].target.size  # no word of the vocabulary
+    with pytest.raises(UsageError, match="copies"):
+        list(model.stream(["ba", "*", "bo"], wait_k=2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["attention=none"], "copy=pointer needs attention weights that sum to one.*take attention=additive"),
+        (["attention=local_p"], "take attention.renormalise=true"),
+        (["attention=static_feature"], "weights that sum to one"),
+        (["text=sentencepiece"], "needs one vocabulary for both sides: `text.joint=true`"),
+        (["optim.rdrop=1", "model.dropout=0.1"], "optim.rdrop"),
+        (["copy.bias=30"], "-20 to 20"),
+    ],
+)
+def test_what_cannot_copy_is_refused(changes: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        compose("teach/copy", ["copy=pointer", *changes])
