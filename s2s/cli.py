@@ -19,6 +19,8 @@ COMMANDS = {
     "train": ("train", "train a recipe, score it and write its report"),
     "eval": ("evaluate", "decode and score a split of the corpus"),
     "translate": ("translate", "translate lines"),
+    "summarise": ("summarise", "summarise lines, files or folders"),
+    "summarize": ("summarise", "the same as summarise"),
     "stream": ("stream", "translate a source as it grows, word by word"),
     "score": ("score", "score a text against references"),
     "compare": ("compare", "compare runs in one table, with paired tests"),

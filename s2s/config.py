@@ -16,6 +16,7 @@ from s2s.errors import ConfigError
 from s2s.registry import BuilderNode, Reader, builder, check_plain, group_defaults, group_names
 from s2s.search.options import SearchConfig
 from s2s.train.options import Metric, OptimConfig, TrainerConfig
+from s2s.types import Overlong
 
 __all__ = [
     "BuilderNode",
@@ -47,6 +48,7 @@ class TaskConfig:
     tokenize: Literal["13a", "intl", "zh", "ja-mecab", "ko-mecab", "flores200", "char", "none"] = "13a"  # of BLEU
     rouge_tokenize: Literal["auto", "rouge_score", "unicode"] = "auto"  # of ROUGE
     stem: bool = False  # ROUGE compares stems (English)
+    overlong: Overlong = "split"  # sources above trainer.max_source; truncate: those of training are cut too
     eval_splits: list[str] = field(default_factory=lambda: ["test", "test_raw"])  # scored at the end where they exist
 
 

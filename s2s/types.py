@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple, Union
+from typing import Literal, NamedTuple, Union
 
 import torch
 from torch import Tensor
+
+# What is done with a text above the model's length limit: its parts are decoded and joined, or the joined outputs are
+# decoded again until they fit, or it is cut off, or refused.
+Overlong = Literal["split", "merge", "truncate", "refuse"]
 
 # Nested tuple of tensors, batch first; `()` where there is nothing to carry. See `s2s.state.select`.
 State = Union[Tensor, tuple["State", ...]]
@@ -120,7 +124,7 @@ class Result:
 
     tokens: the ids of the output, so that its score can be checked by forced decoding.
     alignment: (output pieces, source pieces, weights as nested lists), or None.
-    flags: truncated, split, unfinished, looping, copied, blank, refused, constraint_unmet, fallback.
+    flags: truncated, split, merged, unfinished, looping, copied, blank, refused, constraint_unmet, fallback.
     """
 
     input: str

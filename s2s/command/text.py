@@ -38,9 +38,9 @@ def add_text_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--errors", default="strict", choices=("strict", "replace"), help="at invalid UTF-8 (strict)")
     parser.add_argument(
         "--overlong",
-        default="split",
-        choices=("split", "truncate", "refuse"),
-        help="at a text above the model's length limit (split)",
+        choices=("split", "merge", "truncate", "refuse"),
+        help="at a text above the model's length limit: decode its parts and join the outputs (split), go on with what "
+        "was joined until it fits (merge), cut it off (truncate), leave it out (refuse); if not given, as in training",
     )
     parser.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes; several have one thread each (1)"
@@ -88,6 +88,30 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--prefix", default="", metavar="TEXT", help="text that every output starts with")
     group.add_argument("--constraint", action="append", default=[], metavar="TEXT", help="must appear (repeatable)")
     group.add_argument("--ban", action="append", default=[], metavar="TEXT", help="must not appear (repeatable)")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which models a text verb runs."""
+    parser.add_argument("model", metavar="MODEL", help="a run folder or a bundle folder")
+    parser.add_argument("--ensemble", nargs="+", default=[], metavar="MODEL", help="further models to decode with")
+    parser.add_argument("--alignment", action="store_true", help="with --format jsonl: attention weights too")
+
+
+def run_models(args: argparse.Namespace, requests: Iterable[Request]) -> Iterator[Result]:
+    """The results of requests, in their order, by the models that the arguments name. Raises S2SError."""
+    from s2s.task.workers import generate
+
+    if args.alignment and args.format != "jsonl":
+        raise UsageError("--alignment has no place in lines of text", hint="Add --format jsonl")
+    settings = {
+        "alignment": args.alignment,
+        "batch_size": args.batch_size,
+        "overlong": args.overlong,
+        **search_changes(args),
+    }
+    set_threads(args)
+    models = [args.model, *args.ensemble]
+    return generate(models, requests, settings, device=args.device, workers=args.workers, plugins=args.plugin)
 
 
 def search_changes(args: argparse.Namespace) -> dict[str, Any]:

@@ -33,6 +33,7 @@ def dry_run(config: Config) -> str:
     lines = [
         *(f"{name}: {len(pairs):,} pairs" for name, pairs in corpus.splits.items()),
         *(f"{name}: {count:,} pairs are too long and left out" for name, count in prepared.too_long.items() if count),
+        *(f"{name}: {count:,} sources are cut off" for name, count in prepared.cut.items() if count),
         f"vocabulary: {prepared.source.size:,} source, {prepared.target.size:,} target",
         f"parameters: {sum(p.numel() for p in run.model.parameters()):,}",
         f"batches an epoch: {len(prepared.plan(config).epoch(0)):,}",

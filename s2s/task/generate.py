@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, cast
+from typing import cast, get_args
 
 import torch
 
@@ -21,12 +21,10 @@ from s2s.text.batching import pad
 from s2s.text.copying import CopyIds
 from s2s.text.lines import clean, is_blank
 from s2s.text.sentences import split_text
-from s2s.types import EOS, Hypothesis, Result, State, StepFunction
+from s2s.types import EOS, Hypothesis, Overlong, Result, State, StepFunction
 
 # Characters that are read before the first result is written: bounds memory where lines are long.
 _WINDOW_CHARACTERS = 1 << 21
-
-Overlong = Literal["split", "truncate", "refuse"]
 
 
 @dataclass(frozen=True)
@@ -44,14 +42,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Options:
-    """How to run. batch_size: sentences decoded together. overlong: what to do with a text above the length limit.
+    """How to run. batch_size: sentences decoded together. overlong: see `s2s.types.Overlong`; None: as in training.
 
     max_source: source tokens that the model takes at once; None: what it was trained with. window: records that are
     read before the first is written (they are sorted by length among themselves).
     """
 
     batch_size: int = 64
-    overlong: Overlong = "split"
+    overlong: Overlong | None = None
     max_source: int | None = None
     alignment: bool = False
     window: int = 4096
@@ -59,8 +57,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise UsageError("--batch-size is out of range", expected="at least 1", found=str(self.batch_size))
-        if self.overlong not in ("split", "truncate", "refuse"):
-            raise UsageError("unknown --overlong", expected="split, truncate or refuse", found=self.overlong)
+        if self.overlong not in (None, *get_args(Overlong)):
+            raise UsageError("unknown --overlong", expected=", ".join(get_args(Overlong)), found=str(self.overlong))
 
 
 @dataclass
@@ -117,6 +115,7 @@ class Generator:
                     hint="Train them on the same corpus with the same text options and different seeds",
                 )
         self._searched = [_constrained(trained.model, config) for trained in self.models]
+        self.overlong = self.options.overlong or first.config.task.overlong
         trained_with = first.config.trainer.max_source
         self.limit = self.options.max_source or trained_with  # tokens, EOS not counted
 
@@ -159,7 +158,27 @@ class Generator:
             by_record.setdefault(part.record, []).append(part)
         for number, own in by_record.items():
             results[number] = self._result(requests[number], sorted(own, key=lambda part: part.number))
-        return [result for result in results if result is not None]
+        done = [result for result in results if result is not None]
+        return self._merged(requests, done, offset) if self.overlong == "merge" else done
+
+    def _merged(self, requests: Sequence[Request], results: list[Result], offset: int) -> list[Result]:
+        """Results of texts that were split, with what the model makes of their joined outputs; again until they fit.
+
+        Outputs that are no shorter than their text are left as they are.
+        """
+        encode = self.models[0].source.encode
+        again = [
+            number
+            for number, result in enumerate(results)
+            if "split" in result.flags and len(encode(result.text)) < len(encode(result.input))
+        ]
+        if not again:
+            return results
+        shorter = [replace(requests[number], text=results[number].text) for number in again]
+        for number, result in zip(again, self._window(shorter, offset), strict=True):
+            flags = tuple(sorted({*result.flags, *results[number].flags, "merged"}))
+            results[number] = replace(result, input=results[number].input, flags=flags)
+        return results
 
     def _recased(self, request: Request) -> Request:
         """What is asked of the output, as the target side of the corpus had it."""
@@ -179,10 +198,10 @@ class Generator:
             return Result(request.text, "", 0.0, 0.0, flags=("blank",))
         if len(ids) <= self.limit:
             return [_Part(record, number << 20, text, ids, flags, request)]
-        if self.options.overlong == "refuse":
-            error = f"{len(ids)} tokens, at most {self.limit} are taken at once (--overlong split or truncate)"
+        if self.overlong == "refuse":
+            error = f"{len(ids)} tokens, at most {self.limit} are taken at once (--overlong split, merge or truncate)"
             return Result(request.text, "", 0.0, 0.0, flags=("refused",), error=error)
-        if self.options.overlong == "truncate":
+        if self.overlong == "truncate":
             return [_Part(record, number << 20, text, ids[: self.limit], flags | {"truncated"}, request)]
         pieces = [
             piece for piece in split_text(text, self.limit, lambda part: len(encode(part))) if not is_blank(piece)

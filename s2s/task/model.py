@@ -9,10 +9,10 @@ from typing import Any, Literal, overload
 
 from s2s.config import SearchConfig
 from s2s.errors import UsageError
-from s2s.task.generate import Generator, Options, Overlong, Request
+from s2s.task.generate import Generator, Options, Request
 from s2s.task.stream import stream
 from s2s.task.trained import Trained, load_trained
-from s2s.types import Result
+from s2s.types import Overlong, Result
 
 
 def search_config(base: SearchConfig, changes: dict[str, Any]) -> SearchConfig:
@@ -51,7 +51,7 @@ class Model:
         *,
         alignment: bool = False,
         batch_size: int = 64,
-        overlong: Overlong = "split",
+        overlong: Overlong | None = None,
         **search: Any,
     ) -> Generator:
         """What turns requests into results; `search` are the fields of `SearchConfig` that differ from the model's."""
@@ -88,6 +88,9 @@ class Model:
         results = self.generator(alignment=details, **options)([Request(one, **fixed) for one in texts])
         made: list[Any] = list(results) if details else [result.text for result in results]
         return made[0] if single else made
+
+    # Lines in, lines out, whatever the model was trained for: only the verb differs.
+    summarise = summarize = translate
 
     def stream(self, words: Iterable[str], *, wait_k: float | None = None, **search: Any) -> Iterator[str]:
         """Translate one sentence while it grows: each word of the output as soon as it is known.

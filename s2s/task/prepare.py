@@ -21,7 +21,10 @@ from s2s.train.links import align_corpus
 
 @dataclass(frozen=True)
 class Prepared:
-    """A corpus as ids. train, dev: pairs within the length limits; too_long: how many were left out of each."""
+    """A corpus as ids. train, dev: pairs within the length limits.
+
+    too_long: how many were left out of each split; cut: how many sources were cut off at the limit.
+    """
 
     corpus: Corpus
     source: Tokenizer
@@ -31,6 +34,7 @@ class Prepared:
     dev_pairs: list[Pair]
     pairs: list[Pair]
     too_long: dict[str, int] = field(default_factory=dict)
+    cut: dict[str, int] = field(default_factory=dict)
 
     def plan(self, config: Config) -> BatchPlan:
         """The batches of training."""
@@ -45,7 +49,8 @@ class Prepared:
 
     def fetch(self, config: Config) -> _Fetch:
         """Examples by number; with subword sampling, segmented anew in each epoch."""
-        return _Fetch(self, config.trainer.subword_sample, config.seed, _copier(config, self.source, self.target))
+        copier = _copier(config, self.source, self.target)
+        return _Fetch(self, config.trainer.subword_sample, config.seed, copier, _limit(config))
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class _Fetch:
     alpha: float
     seed: int
     copier: Copier | None
+    limit: int | None  # where sources are cut off
 
     def __call__(self, rows: Sequence[int], epoch: int) -> list[Example]:
         """The examples `rows` of training as they are in `epoch`."""
@@ -63,9 +69,14 @@ class _Fetch:
         source, target = self.prepared.source, self.prepared.target
         sampled = []
         for pair in (self.prepared.pairs[row] for row in rows):
-            ids = source.sample(pair.source, self.alpha, seed)
+            ids = source.sample(pair.source, self.alpha, seed)[: self.limit]
             sampled.append(_example(pair, ids, target.sample(pair.target, self.alpha, seed), self.copier))
         return sampled
+
+
+def _limit(config: Config) -> int | None:
+    """Where the sources of training are cut off; None where those that are too long are left out."""
+    return config.trainer.max_source if config.task.overlong == "truncate" else None
 
 
 def _copier(config: Config, source: Tokenizer, target: Tokenizer) -> Copier | None:
@@ -93,22 +104,27 @@ def train_tokenizers(config: Config, corpus: Corpus) -> tuple[Tokenizer, Tokeniz
 def prepare(config: Config, corpus: Corpus, tokenizers: tuple[Tokenizer, Tokenizer]) -> Prepared:
     """Examples of train and dev. Pairs above `trainer.max_source` or `max_target` tokens are left out and counted.
 
+    With `task.overlong=truncate` sources are cut off instead, and counted as well.
     The training examples get the links that `trainer.links` asks for. Raises DataError if nothing is left, or if more
     than half of train is left out, and for a file of links that doesn't fit the corpus.
     """
     source, target = tokenizers
     copier = _copier(config, source, target)
     kept: dict[str, tuple[list[Example], list[Pair]]] = {}
-    too_long = {}
+    too_long: dict[str, int] = {}
+    cut: dict[str, int] = {}
+    limit = config.trainer
     for split in ("train", "dev"):
         pairs = corpus.splits.get(split, [])
-        examples = [_example(p, source.encode(p.source), target.encode(p.target), copier) for p in pairs]
-        fits = [
-            len(e.source) <= config.trainer.max_source and len(e.target) <= config.trainer.max_target for e in examples
-        ]
+        sources = [source.encode(pair.source) for pair in pairs]
+        if (most := _limit(config)) is not None:
+            cut[split] = sum(len(ids) > most for ids in sources)
+            sources = [ids[:most] for ids in sources]
+        examples = [_example(p, ids, target.encode(p.target), copier) for p, ids in zip(pairs, sources, strict=True)]
         if split == "train" and config.trainer.links not in (None, "auto"):
             links = _read_links(str(config.trainer.links), corpus, examples, tokenizers)
             examples = [replace(e, links=own) for e, own in zip(examples, links, strict=True)]
+        fits = [len(e.source) <= limit.max_source and len(e.target) <= limit.max_target for e in examples]
         kept[split] = (
             [e for e, fit in zip(examples, fits, strict=True) if fit],
             [p for p, fit in zip(pairs, fits, strict=True) if fit],
@@ -128,7 +144,7 @@ def prepare(config: Config, corpus: Corpus, tokenizers: tuple[Tokenizer, Tokeniz
         links = align_corpus([(e.source, e.target) for e in kept["train"][0]])
         kept["train"][0][:] = [replace(e, links=own) for e, own in zip(kept["train"][0], links, strict=True)]
     return Prepared(
-        corpus, source, target, kept["train"][0], kept["dev"][0], kept["dev"][1], kept["train"][1], too_long
+        corpus, source, target, kept["train"][0], kept["dev"][0], kept["dev"][1], kept["train"][1], too_long, cut
     )
 
 

@@ -181,6 +181,7 @@ def _data_facts(prepared: Prepared, run: Run) -> dict[str, Any]:
     return {
         "pairs": {name: len(pairs) for name, pairs in prepared.corpus.splits.items()},
         "too_long": prepared.too_long,
+        "cut": prepared.cut,
         "vocabulary": [prepared.source.size, prepared.target.size],
         "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
         "threads": torch.get_num_threads(),

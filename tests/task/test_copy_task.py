@@ -10,9 +10,11 @@ import s2s
 from s2s.app import compose
 from s2s.errors import ConfigError, UsageError
 from s2s.show.console import progress
+from s2s.task.generate import Generator, Options
 from s2s.task.model import Model
-from s2s.task.prepare import load_corpus
+from s2s.task.prepare import load_corpus, prepare, train_tokenizers
 from s2s.task.training import train
+from s2s.types import UNK, Overlong, Result
 
 MARKED = [
     *("corpus.task=marked", "corpus.unseen=true", "corpus.symbols=400", "corpus.min_length=3", "corpus.train=1500"),
@@ -52,6 +54,45 @@ def test_a_loaded_model_copies_any_word(copying: tuple[Model, float]) -> None:
     assert result.tokens[0] >= model.trained[0].target.size  # no word of the vocabulary
     with pytest.raises(UsageError, match="copies"):
         list(model.stream(["ba", "*", "bo"], wait_k=2))
+
+
+def test_merge_goes_on_with_the_joined_outputs_until_they_fit(copying: tuple[Model, float]) -> None:
+    trained = copying[0].trained
+    text = " ".join(f"x{i} * Y{i} z{i}" for i in range(6))  # 24 words
+
+    def run(overlong: Overlong, text: str) -> Result:
+        options = Options(overlong=overlong, max_source=8, alignment=True)
+        return Generator(trained, trained[0].config.search, options)([text])[0]
+
+    split, merged = run("split", text), run("merge", text)
+    assert "split" in split.flags
+    assert len(split.text.split()) == 3  # the symbols of three parts
+    again = run("refuse", split.text)
+    assert merged.text == again.text
+    assert (merged.tokens, merged.alignment, merged.input) == (again.tokens, again.alignment, text)
+    assert {"split", "merged"} <= set(merged.flags)
+    short = " ".join(text.split()[:8])
+    assert run("merge", short) == run("split", short)
+
+
+def test_sources_are_cut_in_training_as_in_use_and_counted() -> None:
+    changes = ["text.size=64", "corpus.unseen=true", "corpus.task=marked", "corpus.symbols=400", "copy=pointer"]
+    limits = ["trainer.max_source=8", "task.overlong=truncate"]
+    config = compose("teach/copy", [*changes, *limits])
+    corpus = load_corpus(config)
+    prepared = prepare(config, corpus, train_tokenizers(config, corpus))
+    lengths = [len(pair.source.split()) for pair in corpus.splits["train"]]
+    assert prepared.cut["train"] == sum(length > 8 for length in lengths) > 0
+    assert prepared.too_long == {"train": 0, "dev": 0}
+    for example, pair in zip(prepared.train, corpus.splits["train"], strict=True):
+        assert example.copies is not None
+        assert len(example.source) == len(example.copies.source) == min(8, len(pair.source.split()))
+        seen = pair.target in pair.source.split()[:8]
+        known = prepared.target.encode(pair.target) != [UNK]
+        assert (example.copies.target[0] == UNK) == (not seen and not known)  # what was cut off can't be copied
+    left_out = prepare(compose("teach/copy", [*changes, limits[0]]), corpus, train_tokenizers(config, corpus))
+    assert left_out.too_long["train"] == prepared.cut["train"]
+    assert left_out.cut == {}
 
 
 @pytest.mark.parametrize(
