@@ -44,6 +44,7 @@ _RANGES: tuple[tuple[str, float, str, float], ...] = (
     ("optim.scheduled_sampling", 0, "<=", 1),
     ("optim.ema", 0, "<", 1),
     ("optim.average", 0, "<=", 1000),
+    ("task.extract_words", 1, "<=", 1e6),
     ("trainer.steps", 1, "<=", 1e12),
     ("trainer.batch_tokens", 1, "<=", 1e9),
     ("trainer.accumulate", 1, "<=", 1e6),

@@ -49,6 +49,7 @@ class TaskConfig:
     rouge_tokenize: Literal["auto", "rouge_score", "unicode"] = "auto"  # of ROUGE
     stem: bool = False  # ROUGE compares stems (English)
     overlong: Overlong = "split"  # sources above trainer.max_source; truncate: those of training are cut too
+    extract_words: int | None = None  # summarisation: of the extracts scored beside a model; null = of a mean summary
     eval_splits: list[str] = field(default_factory=lambda: ["test", "test_raw"])  # scored at the end where they exist
 
 

@@ -14,7 +14,9 @@ from s2s.config import Config, TaskConfig
 from s2s.model.seq2seq import Seq2Seq
 from s2s.score.alignment import AlignmentScore, GoldAlignment, alignment_error_rate
 from s2s.score.attention_statistics import AttentionStatistics, attention_statistics
+from s2s.score.extracts import extracts
 from s2s.score.metrics import Scoring, compute
+from s2s.score.summary import SummaryStatistics, summary_statistics
 from s2s.task.align import align
 from s2s.task.generate import Generator
 from s2s.task.trained import Trained
@@ -31,7 +33,8 @@ class Evaluation:
 
     attention: of the outputs' own alignments, the row of the end of sentence left out. alignment: of the references,
     forced, against the true links. Either is None where the model gives no weights or the generator wasn't asked for
-    them; alignment also where nobody knows the links, or a pair is longer than the model takes.
+    them; alignment also where nobody knows the links, or a pair is longer than the model takes. summary: of the task
+    summarisation.
     """
 
     results: list[Result]
@@ -39,6 +42,7 @@ class Evaluation:
     seconds: float
     attention: AttentionStatistics | None = None
     alignment: AlignmentScore | None = None
+    summary: SummaryStatistics | None = None
 
     @property
     def speed(self) -> float:
@@ -51,6 +55,7 @@ class Evaluation:
             "sentences_per_second": self.speed,
             "attention": None if self.attention is None else asdict(self.attention),
             "alignment": None if self.alignment is None else asdict(self.alignment),
+            "summary": None if self.summary is None else asdict(self.summary),
         }
 
     def flags(self) -> dict[str, int]:
@@ -99,9 +104,21 @@ def evaluate(generator: Generator, pairs: Sequence[Pair], task: TaskConfig, *, i
         scoring(task),
         intervals=intervals,
     )
-    return Evaluation(
-        results, scores, seconds, attention if attends else None, _alignment(trained, pairs) if attends else None
-    )
+    summary = None
+    if task.name == "summarisation":
+        summary = summary_statistics([pair.source for pair in pairs], [result.text for result in results])
+    aligned = _alignment(trained, pairs) if attends else None
+    return Evaluation(results, scores, seconds, attention if attends else None, aligned, summary)
+
+
+def score_extracts(pairs: Sequence[Pair], task: TaskConfig, words: int, *, intervals: bool) -> dict[str, list[Score]]:
+    """The scores of extracts of `words` words, by name: what a summary of these sources is worth without a model."""
+    references = [[pair.target for pair in pairs]]
+    made = extracts([pair.source for pair in pairs], references, words)
+    return {
+        f"{name}-{words}": compute(list(task.metrics), texts, references, scoring(task), intervals=intervals)
+        for name, texts in made.items()
+    }
 
 
 def _alignment(trained: Trained, pairs: Sequence[Pair]) -> AlignmentScore | None:

@@ -9,12 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from s2s.config import Config
+from s2s.score.metrics import TITLES, compute
+from s2s.score.summary import SummaryStatistics
 from s2s.show.plots import attention_png
 from s2s.show.report import ReportData, Sample, write_report
 from s2s.task.evaluate import Evaluation
 from s2s.task.generate import Generator, Options
 from s2s.task.trained import Trained
 from s2s.text.corpus import Corpus, Pair
+from s2s.types import Score
+
+# What tells how good one output is.
+SAMPLE_SCORES = {"translation": "chrf", "summarisation": "rougeL"}
 
 
 def spread(count: int, of: int) -> list[int]:
@@ -24,8 +30,7 @@ def spread(count: int, of: int) -> list[int]:
 
 def draw_samples(trained: Trained, pairs: Sequence[Pair], count: int, folder: Path) -> list[Sample]:
     """Translate `count` pairs spread over a split, draw their attention as PNG, and give them for the report."""
-    from s2s.score.metrics import compute
-
+    task = trained.config.task.name
     chosen = [pairs[i] for i in spread(count, len(pairs))]
     results = Generator([trained], trained.config.search, Options(alignment=True))([pair.source for pair in chosen])
     samples = []
@@ -36,7 +41,7 @@ def draw_samples(trained: Trained, pairs: Sequence[Pair], count: int, folder: Pa
             path = folder / f"{number:02d}.png"
             for warning in attention_png(path, result.source_pieces, result.pieces, result.alignment, title=title):
                 print(f"{path.name}: {warning}", file=sys.stderr)
-        chrf = compute(["chrf"], [result.text], [[pair.target]])[0].value
+        score = compute([SAMPLE_SCORES[task]], [result.text], [[pair.target]])[0].value
         samples.append(
             Sample(
                 pair.source,
@@ -46,10 +51,28 @@ def draw_samples(trained: Trained, pairs: Sequence[Pair], count: int, folder: Pa
                 result.pieces,
                 result.alignment,
                 result.flags,
-                chrf,
+                score,
             )
         )
     return samples
+
+
+def _told(split: str, found: SummaryStatistics) -> str:
+    """Statistics of summaries as a sentence."""
+
+    def percent(share: float | None) -> str:
+        return "-" if share is None else f"{100 * share:.0f} %"
+
+    new = ", ".join(percent(found.novel[order]) for order in sorted(found.novel))
+    shorter = "-" if found.compression is None else f"{found.compression:.1f}"
+    told = {
+        "words, pairs and triples that these lack": new,
+        "words in runs of three that were taken over": percent(found.copied),
+        "pairs of words said before": percent(found.repeated),
+        "summaries with a number or name that the text lacks": percent(found.unsupported),
+    }
+    facts = "; ".join(f"{name}: {value}" for name, value in told.items())
+    return f"summaries of {split}: {shorter} times shorter than their texts; {facts}"
 
 
 def report(
@@ -58,11 +81,12 @@ def report(
     config_text: str,
     corpus: Corpus,
     evaluations: Mapping[str, Evaluation],
+    scores: Mapping[str, Sequence[Score]],
     events: Sequence[Mapping[str, Any]],
     samples: Sequence[Sample],
     machine: Mapping[str, str],
 ) -> None:
-    """Write report.html of a run."""
+    """Write report.html of a run. scores: of each split, and of what else was scored."""
     drops: dict[str, int] = {}
     for counts in corpus.report.splits.values():
         for reason, count in counts.dropped.items():
@@ -73,6 +97,8 @@ def report(
         if flagged:
             told = ", ".join(f"{count} {flag}" for flag, count in flagged.items())
             notes.append(f"flags on {split} ({len(one.results)} outputs): {told}")
+        if one.summary is not None:
+            notes.append(_told(split, one.summary))
     write_report(
         folder / "report.html",
         ReportData(
@@ -80,10 +106,10 @@ def report(
             task=config.task.name,
             created=datetime.now().strftime("%Y-%m-%d %H:%M"),
             languages=(corpus.source_language, corpus.target_language),
-            scores={split: one.scores for split, one in evaluations.items()},
+            scores=scores,
             events=events,
             samples=samples,
-            sample_score="chrF",
+            sample_score=TITLES[SAMPLE_SCORES[config.task.name]],
             data_text="\n".join(f"{key}: {value}" for key, value in corpus.facts.items()),
             splits={name: len(pairs) for name, pairs in corpus.splits.items()},
             drops=drops,

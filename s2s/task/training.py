@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from s2s.files import RunLock, read_json, write_atomic
 from s2s.show.console import Progress
 from s2s.show.machine import machine_facts, peak_memory_mb
 from s2s.task.card import model_card
-from s2s.task.evaluate import Evaluation, dev_loss, evaluate
+from s2s.task.evaluate import Evaluation, dev_loss, evaluate, score_extracts
 from s2s.task.generate import Generator, Options
 from s2s.task.prepare import Prepared, load_corpus, prepare, train_tokenizers
 from s2s.task.present import draw_samples, report
@@ -30,6 +30,7 @@ from s2s.text.vocabulary import Tokenizer
 from s2s.train import checkpoint
 from s2s.train.log import RunLog, read_log, training_speed
 from s2s.train.loop import Data, Run, fit
+from s2s.types import Score
 
 # Keys that a resumed run may change: they say how long and where, not what is learned.
 FREE = (
@@ -242,7 +243,8 @@ def finish(folder: Path, config: Config, config_text: str, prepared: Prepared, l
         "training": f"{training_speed(events) or 0:.0f} target tokens/s (median of the log's lines)",
         **{f"decoding {split}": f"{one.speed:.0f} sentences/s" for split, one in evaluations.items()},
     }
-    scores = {split: [asdict(score) for score in one.scores] for split, one in evaluations.items()}
+    found = {split: one.scores for split, one in evaluations.items()} | _extracts(config, corpus, evaluations)
+    scores = {name: [asdict(score) for score in own] for name, own in found.items()}
     write_atomic(folder / "scores.json", (json.dumps(scores, indent=1) + "\n").encode())
     for split, one in evaluations.items():
         write_atomic(folder / f"{split}.hyp", "".join(f"{result.text}\n" for result in one.results).encode())
@@ -250,5 +252,18 @@ def finish(folder: Path, config: Config, config_text: str, prepared: Prepared, l
         write_atomic(folder / f"{split}.ref", lines.encode())
     split = next(iter(evaluations), "dev")
     samples = draw_samples(trained, corpus.splits[split], config.trainer.samples, folder / "attention")
-    report(folder, config, config_text, corpus, evaluations, events, samples, machine)
+    report(folder, config, config_text, corpus, evaluations, found, events, samples, machine)
     point_latest(folder)
+
+
+def _extracts(config: Config, corpus: Corpus, splits: Iterable[str]) -> dict[str, list[Score]]:
+    """The scores of extracts of each split that was evaluated; none but of the task summarisation."""
+    if config.task.name != "summarisation":
+        return {}
+    targets = [len(pair.target.split()) for pair in corpus.splits["train"]]
+    words = config.task.extract_words or max(1, round(sum(targets) / len(targets)))
+    return {
+        f"{split} {name}": own
+        for split in splits
+        for name, own in score_extracts(corpus.splits[split], config.task, words, intervals=True).items()
+    }
