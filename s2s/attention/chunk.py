@@ -115,16 +115,24 @@ def mocha(
     noise: float = 1.0,
     preserve: bool = True,
     estimator: Estimator = "expected",
+    latency_average: float = 0.0,
     options: Options = DEFAULT,
 ) -> Attention:
     """Monotonic chunkwise attention (Chiu & Raffel 2018, arXiv 1712.05382), exact for any energies.
 
     chunk: positions w that the second softmax sees, the one it stops at and those before it. The paper takes 2 for
     speech and 8 for summaries; 4 pieces are a phrase of article, adjective and noun, within which two languages differ
-    in order. bias, noise, preserve, estimator: as in `monotonic`. Raises ConfigError.
+    in order. bias, noise, preserve, estimator, latency_average: as in `monotonic`. Raises ConfigError.
     """
     plain_softmax("mocha", options)
-    align = MonotonicAlignment(options.heads, bias=bias, noise=noise, preserve=preserve, estimator=estimator)
+    align = MonotonicAlignment(
+        options.heads,
+        bias=bias,
+        noise=noise,
+        preserve=preserve,
+        estimator=estimator,
+        latency_average=latency_average,
+    )
     window = whole("chunk", chunk)
     return _looking_back(
         query_size, memory_size, options, lambda q, k: make_score(score, q, k, heads=options.heads), align, window
@@ -140,14 +148,22 @@ def milk(
     noise: float = 1.0,
     preserve: bool = True,
     estimator: Estimator = "expected",
+    latency_average: float = 0.0,
     options: Options = DEFAULT,
 ) -> Attention:
     """Monotonic infinite lookback (Arivazhagan et al. 2019, arXiv 1906.05218): all that was read is attended to.
 
-    bias, noise, preserve, estimator: as in `monotonic`. Raises ConfigError.
+    bias, noise, preserve, estimator, latency_average: as in `monotonic`. Raises ConfigError.
     """
     plain_softmax("milk", options)
-    align = MonotonicAlignment(options.heads, bias=bias, noise=noise, preserve=preserve, estimator=estimator)
+    align = MonotonicAlignment(
+        options.heads,
+        bias=bias,
+        noise=noise,
+        preserve=preserve,
+        estimator=estimator,
+        latency_average=latency_average,
+    )
     return _looking_back(
         query_size, memory_size, options, lambda q, k: make_score(score, q, k, heads=options.heads), align, None
     )

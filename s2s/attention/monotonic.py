@@ -141,14 +141,23 @@ def monotonic(
     noise: float = 1.0,
     preserve: bool = True,
     estimator: Estimator = "expected",
+    latency_average: float = 0.0,
     options: Options = DEFAULT,
 ) -> Attention:
     """Hard monotonic attention (Raffel et al. 2017, arXiv 1704.00784).
 
     bias: what r starts at. At 0 a step passes one position on average before training, for a text is about as long as
-    its translation; the paper's -4 (54 positions) is for the long memories of speech. See `MonotonicAlignment` for the
-    rest. Raises ConfigError.
+    its translation; the paper's -4 (54 positions) is for the long memories of speech. latency_average: weight of a loss on
+    the share of the source that was read at each step, see `delay_loss`. The rest: see `MonotonicAlignment`. Raises
+    ConfigError.
     """
     plain_softmax("monotonic", options)
-    align = MonotonicAlignment(options.heads, bias=bias, noise=noise, preserve=preserve, estimator=estimator)
+    align = MonotonicAlignment(
+        options.heads,
+        bias=bias,
+        noise=noise,
+        preserve=preserve,
+        estimator=estimator,
+        latency_average=latency_average,
+    )
     return scored(query_size, memory_size, options, lambda q, k: make_score(score, q, k, heads=options.heads), align)

@@ -384,6 +384,24 @@ def test_equal_heads_have_no_variance_and_the_losses_reach_the_training_loss():
     assert "loss" not in build("mma", query_size=8, memory_size=8)(query, memory, module.initial_state(memory)).aux
 
 
+@pytest.mark.parametrize("estimator", ["expected", "straight_through"])
+@pytest.mark.parametrize("name", ["monotonic", "mocha", "milk"])
+def test_a_latency_loss_draws_the_stops_to_the_front(name, estimator):
+    def late(weight):
+        torch.manual_seed(0)
+        module = build(name, query_size=8, memory_size=8, noise=0.0, estimator=estimator, latency_average=weight)
+        query, encoded = drawn(("", 8, 8))
+        memory = module.remember(encoded)
+        return module, module.train()(query, memory, module.initial_state(memory)).aux
+
+    module, aux = late(0.5)
+    module.loss({"loss": aux["loss"].flatten()}, torch.zeros(6)).backward()
+    assert 0 < aux["loss"].min()
+    assert aux["loss"].max() <= 0.5  # the weight of having read all
+    assert module.align.bias.grad < 0  # a larger bias stops earlier
+    assert "loss" not in late(0.0)[1]
+
+
 # --- options
 
 
