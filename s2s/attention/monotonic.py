@@ -147,8 +147,8 @@ def monotonic(
     """Hard monotonic attention (Raffel et al. 2017, arXiv 1704.00784).
 
     bias: what r starts at. At 0 a step passes one position on average before training, for a text is about as long as
-    its translation; the paper's -4 (54 positions) is for the long memories of speech. latency_average: weight of a loss on
-    the share of the source that was read at each step, see `delay_loss`. The rest: see `MonotonicAlignment`. Raises
+    its translation; the paper's -4 (54 positions) is for the long memories of speech. latency_average: weight of a loss
+    on the share of the source that was read at each step, see `delay_loss`. The rest: see `MonotonicAlignment`. Raises
     ConfigError.
     """
     plain_softmax("monotonic", options)
