@@ -80,7 +80,7 @@ function alignedLine(words, label, language) {
 }
 
 function addAttention(card, sample, plainSource, plainOutput) {
-  const { rows, output, source } = sample.attention;
+  const { rows, output, source, copied } = sample.attention;
   const weight = (t, s) => rows[t][s] / 1000;
   const sourceLine = alignedLine(source, "Source words", report.languages[0]);
   const outputLine = alignedLine(output, "Output words", report.languages[1]);
@@ -90,7 +90,13 @@ function addAttention(card, sample, plainSource, plainOutput) {
   const lookedAt = (t) => strongest(source.map((word, s) => [word.text, weight(t, s)]));
   const lookedFrom = (s) => strongest(output.map((word, t) => [word.text, weight(t, s)]));
   const spoken = (pairs) => (pairs.length ? pairs.map(([text, w]) => `${text} ${percent(w)}`).join(", ") : "nothing");
-  output.forEach((word, t) => outputLine.words[t].setAttribute("aria-label", `${word.text}, looked at: ${spoken(lookedAt(t))}`));
+  const copying = (t) => (copied ? `; copied rather than generated: ${percent(copied[t] / 1000)}` : "");
+  output.forEach((word, t) => {
+    outputLine.words[t].setAttribute("aria-label", `${word.text}, looked at: ${spoken(lookedAt(t))}${copying(t)}`);
+    if (!copied) return;
+    outputLine.words[t].classList.add("gated");
+    outputLine.words[t].style.setProperty("--c", copied[t] / 1000);
+  });
   source.forEach((word, s) => sourceLine.words[s].setAttribute("aria-label", `${word.text}, looked at by: ${spoken(lookedFrom(s))}`));
 
   // Exactly one word of the card is chosen: its weights colour the words of the other line.
@@ -110,6 +116,7 @@ function addAttention(card, sample, plainSource, plainOutput) {
     readout.replaceChildren(element("b", { dir: "auto" }, element("bdi", {}, line.words[index].textContent)), line === outputLine ? " looked at " : " was looked at by ");
     pairs.forEach(([text, w], i) => readout.append(i ? ", " : "", element("bdi", {}, text), ` ${percent(w)}`));
     if (!pairs.length) readout.append("nothing");
+    if (line === outputLine) readout.append(copying(index));
     if (matrix) matrix.mark(line === outputLine ? index : null, line === outputLine ? cell ?? null : index);
   }
   for (const line of [sourceLine, outputLine]) {
@@ -132,10 +139,24 @@ function addAttention(card, sample, plainSource, plainOutput) {
     details.append(element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Attention matrix" }, matrix.table),
       element("div", { class: "scale", "aria-hidden": "true" }, "0", element("i"), "1"));
   });
+  if (copied || source.length > 45) card.append(element("details", {}, element("summary", {}, "What was read in all"), mass(rows, source)));
   plainSource.replaceWith(sourceLine);
   plainOutput.replaceWith(outputLine);
   card.append(readout, details);
   choose(outputLine, 0);
+}
+
+// The source with the attention that each word got from all of the output: at full colour, that of one word or more.
+function mass(rows, source) {
+  const line = element("p", { class: "mass", dir: "auto", lang: report.languages[0] });
+  source.forEach((word, s) => {
+    const total = rows.reduce((sum, row) => sum + row[s], 0) / 1000;
+    const shown = element("span", { class: word.special ? "word special" : "word", title: total.toFixed(2) }, word.text);
+    shown.style.setProperty("--w", Math.min(1, total));
+    if (s && word.gap && !word.special) line.append(" ");
+    line.append(shown);
+  });
+  return line;
 }
 
 function drawMatrix({ rows, output, source }, weight, choose) {
@@ -170,6 +191,7 @@ function drawSamples() {
   const any = report.samples.some((sample) => sample.attention);
   section("samples", element("p", { class: "lead" }, any
     ? "Point at a word of the output, or tab to it and use the arrow keys, to see which source words the model looked at: the stronger the colour, the larger the weight. Source words answer too."
+      + (report.samples.some((sample) => sample.attention?.copied) ? " The stronger the line below a word of the output, the more of it was copied rather than generated." : "")
     : "No attention was recorded for these samples (a model with attention none has none), so there is no heatmap."));
   report.samples.forEach((sample, index) => {
     const top = element("div", { class: "top" }, element("h3", {}, `${index + 1}`));

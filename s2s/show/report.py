@@ -60,6 +60,7 @@ class Sample:
     reference: None where there is none. score: of this example alone, or None.
     source_pieces (S), pieces (T): what the model read and wrote, special pieces included.
     alignment: T rows of S weights in [0, 1], or None where no attention was recorded.
+    generated: of each piece the probability that it was generated, not copied; empty where nothing can be copied.
     """
 
     source: str
@@ -70,6 +71,7 @@ class Sample:
     alignment: Sequence[Sequence[float]] | None = None
     flags: Sequence[str] = ()
     score: float | None = None
+    generated: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -215,9 +217,14 @@ def _sample(sample: Sample, where: str) -> dict[str, Any]:
         "source": words(sample.source_pieces),
         "output": words(sample.pieces),
         # Three decimals, as whole thousandths: half the size of "0.123".
-        "rows": [[round(1000 * min(1.0, max(0.0, _finite(w) or 0.0))) for w in row] for row in sample.alignment],
+        "rows": [[_thousandths(weight) for weight in row] for row in sample.alignment],
+        "copied": [1000 - _thousandths(share) for share in sample.generated] if len(sample.generated) == rows else None,
     }
     return content
+
+
+def _thousandths(share: float) -> int:
+    return round(1000 * min(1.0, max(0.0, _finite(share) or 0.0)))
 
 
 def words(pieces: Sequence[str]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from s2s.score.summary import SummaryStatistics
 from s2s.show.plots import attention_png
 from s2s.show.report import ReportData, Sample, write_report
 from s2s.task.evaluate import Evaluation
+from s2s.task.gates import generated_shares
 from s2s.task.generate import Generator, Options
 from s2s.task.trained import Trained
 from s2s.text.corpus import Corpus, Pair
@@ -52,6 +53,7 @@ def draw_samples(trained: Trained, pairs: Sequence[Pair], count: int, folder: Pa
                 result.alignment,
                 result.flags,
                 score,
+                generated_shares(trained, result),
             )
         )
     return samples
