@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,7 +42,7 @@ class Run:
     attention_statistics: dict[str, float | None] = field(default_factory=dict)
     alignment: dict[str, float] = field(default_factory=dict)
     outputs: list[str] | None = None
-    references: list[str] | None = None
+    references: list[list[str]] | None = None
     scoring: dict[str, Any] = field(default_factory=dict)  # fields of `s2s.score.metrics.Scoring`
 
 
@@ -108,15 +109,19 @@ def read_run(name: str, split: str, ref: str | None = None) -> Run:
         if not references.is_file():
             raise DataError("there is no such file", where=ref, expected="the references of the runs that have none")
     if outputs.is_file() and references.is_file():
-        run.outputs, run.references = text.read_all(str(outputs), "strict"), text.read_all(str(references), "strict")
-        if len(run.outputs) != len(run.references):
-            raise DataError(
-                "not as many outputs as references",
-                where=str(outputs),
-                expected=f"{len(run.references)} lines as in {references.name}",
-                found=f"{len(run.outputs)}",
-                hint=f"Finish the run again with: s2s train --resume {name}",
-            )
+        run.outputs = text.read_all(str(outputs), "strict")
+        more = itertools.takewhile(Path.is_file, (folder / f"{split}.ref.{number}" for number in itertools.count(2)))
+        files = [references, *(more if references.parent == folder else ())]
+        run.references = [text.read_all(str(file), "strict") for file in files]
+        for file, lines in zip(files, run.references, strict=True):
+            if len(run.outputs) != len(lines):
+                raise DataError(
+                    "not as many outputs as references",
+                    where=str(outputs),
+                    expected=f"{len(lines)} lines as in {file.name}",
+                    found=f"{len(run.outputs)}",
+                    hint=f"Finish the run again with: s2s train --resume {name}",
+                )
     return run
 
 
@@ -186,7 +191,7 @@ def _test(runs: Sequence[Run], split: str, samples: int) -> None:
     systems = [(run.name, run.outputs or []) for run in kept]
     for result in paired_tests(
         systems,
-        [kept[0].references or []],
+        kept[0].references or [],
         names,
         Scoring(**kept[0].scoring),
         samples=samples,
@@ -207,7 +212,7 @@ def _test(runs: Sequence[Run], split: str, samples: int) -> None:
 
 
 def _same_references(first: Run, other: Run, split: str) -> None:
-    ours, theirs = first.references or [], other.references or []
+    ours, theirs = (list(zip(*run.references or [[]], strict=True)) for run in (first, other))
     if ours == theirs:
         return
     both = zip(ours, theirs, strict=False)

@@ -21,7 +21,7 @@ from s2s.task.align import align
 from s2s.task.generate import Generator
 from s2s.task.trained import Trained
 from s2s.text.batching import BatchPlan, Example, collate, example_lengths
-from s2s.text.corpus import Pair
+from s2s.text.corpus import Pair, reference_streams
 from s2s.text.corpus.synthetic import links
 from s2s.train.step import target_loss
 from s2s.types import EOS, Result, Score
@@ -100,7 +100,7 @@ def evaluate(generator: Generator, pairs: Sequence[Pair], task: TaskConfig, *, i
     scores = compute(
         list(task.metrics),
         [result.text for result in results],
-        [[pair.target for pair in pairs]],
+        reference_streams(pairs),
         scoring(task),
         intervals=intervals,
     )
@@ -113,7 +113,7 @@ def evaluate(generator: Generator, pairs: Sequence[Pair], task: TaskConfig, *, i
 
 def score_extracts(pairs: Sequence[Pair], task: TaskConfig, words: int, *, intervals: bool) -> dict[str, list[Score]]:
     """The scores of extracts of `words` words, by name: what a summary of these sources is worth without a model."""
-    references = [[pair.target for pair in pairs]]
+    references = reference_streams(pairs)
     made = extracts([pair.source for pair in pairs], references, words)
     return {
         f"{name}-{words}": compute(list(task.metrics), texts, references, scoring(task), intervals=intervals)

@@ -17,7 +17,7 @@ from s2s.task.evaluate import Evaluation
 from s2s.task.gates import generated_shares
 from s2s.task.generate import Generator, Options
 from s2s.task.trained import Trained
-from s2s.text.corpus import Corpus, Pair
+from s2s.text.corpus import Corpus, Pair, reference_streams
 from s2s.types import Score
 
 # What tells how good one output is.
@@ -42,7 +42,7 @@ def draw_samples(trained: Trained, pairs: Sequence[Pair], count: int, folder: Pa
             path = folder / f"{number:02d}.png"
             for warning in attention_png(path, result.source_pieces, result.pieces, result.alignment, title=title):
                 print(f"{path.name}: {warning}", file=sys.stderr)
-        score = compute([SAMPLE_SCORES[task]], [result.text], [[pair.target]])[0].value
+        score = compute([SAMPLE_SCORES[task]], [result.text], reference_streams([pair]))[0].value
         samples.append(
             Sample(
                 pair.source,

@@ -25,7 +25,7 @@ from s2s.task.present import draw_samples, report
 from s2s.task.run_folder import point_latest
 from s2s.task.trained import Trained, build_model, load_trained, pick_device, save_trained
 from s2s.text import tokenizer
-from s2s.text.corpus import Corpus
+from s2s.text.corpus import Corpus, reference_streams
 from s2s.text.vocabulary import Tokenizer
 from s2s.train import checkpoint
 from s2s.train.log import RunLog, read_log, training_speed
@@ -248,8 +248,9 @@ def finish(folder: Path, config: Config, config_text: str, prepared: Prepared, l
     write_atomic(folder / "scores.json", (json.dumps(scores, indent=1) + "\n").encode())
     for split, one in evaluations.items():
         write_atomic(folder / f"{split}.hyp", "".join(f"{result.text}\n" for result in one.results).encode())
-        lines = "".join(f"{pair.target}\n" for pair in corpus.splits[split])
-        write_atomic(folder / f"{split}.ref", lines.encode())
+        for number, lines in enumerate(reference_streams(corpus.splits[split]), 1):
+            name = f"{split}.ref" if number == 1 else f"{split}.ref.{number}"
+            write_atomic(folder / name, "".join(f"{line}\n" for line in lines).encode())
     split = next(iter(evaluations), "dev")
     samples = draw_samples(trained, corpus.splits[split], config.trainer.samples, folder / "attention")
     report(folder, config, config_text, corpus, evaluations, found, events, samples, machine)

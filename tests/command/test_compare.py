@@ -57,6 +57,20 @@ def test_the_numbers_are_those_of_the_run_folders(s2s, reverse_run, worse_run):
     assert 0 <= first["alignment"]["error_rate"] < 0.6
 
 
+def test_further_references_count_and_must_be_the_same(s2s, reverse_run, worse_run):
+    for folder in (reverse_run, worse_run):
+        (folder / "test.ref.2").write_text("".join(f"{line}\n" for line in lines(worse_run / "test.hyp")))
+    try:
+        done = s2s("compare", worse_run, reverse_run, "--samples", "60", "--json")
+        assert json.loads(done.out)[0]["scores"]["bleu"]["value"] == pytest.approx(100)
+        assert "nrefs:2" in json.loads(done.out)[0]["scores"]["bleu"]["signature"]
+        (worse_run / "test.ref.2").write_text("".join(f"{line} x\n" for line in lines(worse_run / "test.hyp")))
+        done = s2s("compare", worse_run, reverse_run, "--samples", "60")
+        assert (done.code, "the references of test differ" in done.err) == (2, True)
+    finally:
+        (reverse_run / "test.ref.2").unlink()
+
+
 def test_the_table(s2s, reverse_run, worse_run):
     done = s2s("compare", reverse_run, worse_run, "--samples", "40")
     head, first, second, *below = done.lines

@@ -71,6 +71,12 @@ def test_the_best_model_is_chosen_by_rouge(run: Path) -> None:
     assert all({"rouge1", "rouge2", "rougeL"} <= set(event) for event in events if event["event"] == "valid")
 
 
+def test_every_reference_counts() -> None:
+    pairs = [Pair("a b c d e f", "x y", "", ("x y", "a b")), Pair("a b c", "a b", "")]
+    (score,) = score_extracts(pairs, TaskConfig(metrics=["rouge1"]), 2, intervals=False)["lead-2"]
+    assert (score.value, "nrefs:2" in score.signature) == (100.0, True)
+
+
 def test_extracts_have_the_words_that_are_asked_for() -> None:
     pairs = [Pair("a b c d e f", "e f", "")]
     found = score_extracts(pairs, TaskConfig(metrics=["rouge1"]), 2, intervals=False)

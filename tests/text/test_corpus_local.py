@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from s2s.errors import DataError
-from s2s.text.corpus import Pair, describe, files, jsonl, tsv
+from s2s.text.corpus import Pair, describe, files, jsonl, reference_streams, tsv
 from s2s.text.corpus.local import _first_suspicious
 
 SAMPLE = Path(__file__).resolve().parents[2] / "data" / "sample"
@@ -214,6 +214,27 @@ def test_jsonl_bad_lines_name_row_and_field(tmp_path: Path, line: str, message: 
     path = write(tmp_path / "a.jsonl", '{"source": "a", "target": "A"}', line)
     with pytest.raises(DataError, match=rf"a\.jsonl:2: .*({message})"):
         jsonl(train=path, source="en", target="de")
+
+
+def test_several_references_of_unequal_number(tmp_path: Path) -> None:
+    records = [
+        {"source": "a", "target": "Eins", "refs": ["Eins", "One\u0000", " "]},
+        {"source": "b", "target": "Zwei", "refs": []},
+        {"source": "c", "target": "Drei"},
+        {"source": "d", "target": "Vier", "refs": None},
+    ]
+    path = write(tmp_path / "x.jsonl", *(json.dumps(record) for record in records))
+    options = {"train": path, "source": "en", "target": "de", "references_field": "refs"}
+    pairs = jsonl(**options, lowercase=True).splits["train"]  # type: ignore[arg-type]
+    assert pairs[0].references == ("eins", "one")
+    assert reference_streams(pairs) == [["eins", "zwei", "drei", "vier"], ["one", "zwei", "drei", "vier"]]
+    assert reference_streams(pairs[1:]) == [["zwei", "drei", "vier"]]
+    plain = jsonl(train=path, source="en", target="de")
+    assert all(pair.references == () for pair in plain.splits["train"])
+    assert plain.fingerprint() != jsonl(**options).fingerprint()  # type: ignore[arg-type]
+    write(path, '{"source": "a", "target": "b", "refs": ["c", 1]}')
+    with pytest.raises(DataError, match=r"x\.jsonl:1: field 'refs' is no list of texts.*found \['c', 1\]"):
+        jsonl(**options)  # type: ignore[arg-type]
 
 
 def test_jsonl_blank_line_is_a_dropped_pair(tmp_path: Path) -> None:

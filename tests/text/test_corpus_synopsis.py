@@ -18,7 +18,7 @@ def release(folder: Path, text: str, **sources: str) -> None:
 def test_description_on_one_line_to_synopsis(tmp_path: Path) -> None:
     release(tmp_path, stanza("foo", "en", "a tool", "One line", "and more.", ".", "  * item"), foo="src")
     (pair,) = debian_synopsis(path=tmp_path, dev=0, test=0).splits["train"]
-    assert pair == ("One line and more. item", "a tool", "foo")
+    assert pair[:3] == ("One line and more. item", "a tool", "foo")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Corpora: each public builder here is the target of a file in `conf/corpus/` and gives a `Corpus`."""
 
-from s2s.text.corpus.base import Corpus, DataReport, FileFingerprint, Pair, SplitReport
+from s2s.text.corpus.base import Corpus, DataReport, FileFingerprint, Pair, SplitReport, reference_streams
 from s2s.text.corpus.debian_pairs import debian
 from s2s.text.corpus.debian_synopsis import debian_synopsis
 from s2s.text.corpus.flickr import multi30k
@@ -24,5 +24,6 @@ __all__ = [
     "jsonl",
     "links",
     "multi30k",
+    "reference_streams",
     "tsv",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -16,11 +16,15 @@ from s2s.text.lines import clean, is_blank
 
 
 class Pair(NamedTuple):
-    """A source text, its target text, and where they come from (file:line, or package and place in it)."""
+    """A source text, its target text, and where they come from (file:line, or package and place in it).
+
+    references: what an output is scored against, where that is more than the target.
+    """
 
     source: str
     target: str
     origin: str
+    references: tuple[str, ...] = ()
 
 
 class Drop(NamedTuple):
@@ -91,7 +95,7 @@ class Corpus:
         digest = hashlib.sha256()
         for name in sorted(self.splits):
             for pair in self.splits[name]:
-                digest.update(json.dumps([name, pair.source, pair.target]).encode() + b"\n")
+                digest.update(json.dumps([name, pair.source, pair.target, *pair.references]).encode() + b"\n")
         return digest.hexdigest()
 
 
@@ -135,7 +139,9 @@ def _keep(found: Iterable[Pair | Drop], counts: SplitReport, max_words: int | No
             counts.drop(f"more than {max_words} words", item.origin)
         else:
             counts.kept += 1
-            yield Pair(source.lower(), target.lower(), item.origin) if lowercase else Pair(source, target, item.origin)
+            texts = (source, target, *(clean(text)[0] for text in item.references))
+            source, target, *references = (text.lower() for text in texts) if lowercase else texts
+            yield Pair(source, target, item.origin, tuple(text for text in references if not is_blank(text)))
 
 
 def _check_drops(where: str, counts: SplitReport, allow_drop: bool) -> None:
@@ -153,6 +159,16 @@ def _check_drops(where: str, counts: SplitReport, allow_drop: bool) -> None:
             found=counts.table(),
             hint="Mend the data, or set corpus.allow_drop=true.",
         )
+
+
+def reference_streams(pairs: Sequence[Pair]) -> list[list[str]]:
+    """The references of pairs as scores take them: streams with a line a pair, as many as a pair has at most.
+
+    Where a pair has fewer its first one stands again, which changes no score that takes the best or all of them.
+    """
+    own = [pair.references or (pair.target,) for pair in pairs]
+    most = max((len(texts) for texts in own), default=1)
+    return [[texts[number] if number < len(texts) else texts[0] for texts in own] for number in range(most)]
 
 
 def remove_leaks(corpus: Corpus, key: Callable[[Pair], str]) -> None:

@@ -94,6 +94,7 @@ def jsonl(
     target: str,
     source_field: str = "source",
     target_field: str = "target",
+    references_field: str | None = None,
     max_words: int | None = None,
     lowercase: bool = False,
     allow_drop: bool = False,
@@ -102,10 +103,12 @@ def jsonl(
 ) -> Corpus:
     """JSON lines: one object a line. Blank lines are dropped and counted.
 
-    source_field, target_field: names of the fields; "translation.en" looks into an object inside. All else as in
-    `files`. Raises DataError for a missing, null or non-text field, naming line and field.
+    source_field, target_field: names of the fields; "translation.en" looks into an object inside. references_field: a
+    list of all texts that an output is scored against, the target among them or not; a record may lack it, and then
+    the target is the only one. All else as in `files`. Raises DataError for a missing, null or non-text field, naming
+    line and field.
     """
-    fields = (source_field, target_field)
+    fields = (source_field, target_field, references_field)
     used: list[Path] = []
 
     def read(parts: Parts) -> Iterator[Pair]:
@@ -261,7 +264,7 @@ def _row(row: str, width: int, places: Sequence[int], where: str) -> Pair:
     return Pair(source, target, where)
 
 
-def _objects(path: Path, fields: tuple[str, str], errors: Errors) -> Iterator[Pair]:
+def _objects(path: Path, fields: tuple[str, str, str | None], errors: Errors) -> Iterator[Pair]:
     with read_lines(path, errors=errors) as lines:
         for line in lines:
             where = f"{path}:{lines.count}"
@@ -271,9 +274,21 @@ def _objects(path: Path, fields: tuple[str, str], errors: Errors) -> Iterator[Pa
             record = parse_json(line.encode("utf-8"), where)
             if not isinstance(record, dict):
                 raise DataError("not an object", where=where, expected="{...}", found=line[:60])
-            yield Pair(_field(record, fields[0], where), _field(record, fields[1], where), where)
+            texts = (_field(record, fields[0], where), _field(record, fields[1], where))
+            yield Pair(*texts, where, _references(record, fields[2], where))
         if not lines.count:
             raise DataError("empty file", where=str(path))
+
+
+def _references(record: dict[str, Any], field: str | None, where: str) -> tuple[str, ...]:
+    found = record.get(field) if field is not None else None
+    if found is None:
+        return ()
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise DataError(
+            f"field {field!r} is no list of texts", where=where, expected="a list of strings", found=str(found)[:60]
+        )
+    return tuple(found)
 
 
 def _field(record: dict[str, Any], field: str, where: str) -> str:

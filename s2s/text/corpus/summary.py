@@ -19,7 +19,7 @@ def describe(corpus: Corpus) -> str:
     for split, pairs in corpus.splits.items():
         row = [split, f"{len(pairs):,}"]
         for side in (0, 1):
-            lengths = sorted(len(pair[side].split()) for pair in pairs)
+            lengths = sorted(len((pair.source, pair.target)[side].split()) for pair in pairs)
             row.append(f"{sum(lengths):,}")
             row.extend(str(_percentile(lengths, share)) for share in (0.5, 0.95, 1.0))
         rows.append(tuple(row))
