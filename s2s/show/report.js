@@ -139,10 +139,10 @@ function addAttention(card, sample, plainSource, plainOutput) {
     details.append(element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Attention matrix" }, matrix.table),
       element("div", { class: "scale", "aria-hidden": "true" }, "0", element("i"), "1"));
   });
-  if (copied || source.length > 45) card.append(element("details", {}, element("summary", {}, "What was read in all"), mass(rows, source)));
   plainSource.replaceWith(sourceLine);
   plainOutput.replaceWith(outputLine);
   card.append(readout, details);
+  if (copied || source.length > 45) card.append(element("details", {}, element("summary", {}, "What was read in all"), mass(rows, source)));
   choose(outputLine, 0);
 }
 
