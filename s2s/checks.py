@@ -42,6 +42,7 @@ _RANGES: tuple[tuple[str, float, str, float], ...] = (
     ("optim.rdrop", 0, "<=", 1000),
     ("optim.guided_alignment", 0, "<=", 1000),
     ("optim.scheduled_sampling", 0, "<=", 1),
+    ("optim.attention_loss_from", 0, "<", 1),
     ("optim.ema", 0, "<", 1),
     ("optim.average", 0, "<=", 1000),
     ("task.extract_words", 1, "<=", 1e6),

@@ -293,6 +293,7 @@ def _train_step(
         rate=learning_rate,
         precision=trainer.precision,
         sampling=sampling_share(run.optim, progress),
+        added=progress >= run.optim.attention_loss_from,
     )
     position.batch += len(rows)
     position.step += 1

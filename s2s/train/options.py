@@ -25,6 +25,7 @@ class OptimConfig:
     rdrop: float = 0.0  # weight of R-Drop (arXiv 2106.14448); 0 = off
     guided_alignment: float = 0.0  # weight of guided alignment (arXiv 1607.01628), needs trainer.links; 0 = off
     scheduled_sampling: float = 0.0  # share of inputs that are own predictions, at the end (arXiv 1506.03099); 0 = off
+    attention_loss_from: float = 0.0  # share of training after which the losses of attention count (coverage, latency)
     ema: float = 0.0  # decay of the moving average of the weights; 0 = off
     average: int = 0  # how many of the last checkpoints are averaged at the end; 0 = off
 

@@ -65,8 +65,8 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
-def batch_loss(model: Seq2Seq, batch: Batch, config: OptimConfig) -> BatchLoss:
-    """Loss of a batch, summed over its tokens.
+def batch_loss(model: Seq2Seq, batch: Batch, config: OptimConfig, *, added: bool = True) -> BatchLoss:
+    """Loss of a batch, summed over its tokens. added: whether with what attention adds.
 
     With rdrop = a: mean of two passes' losses + a / 2 times the divergence between them (Liang et al. 2021,
     arXiv 2106.14448, eq. 3, halved, so that the loss keeps its size). Raises ConfigError where attention
@@ -74,7 +74,7 @@ def batch_loss(model: Seq2Seq, batch: Batch, config: OptimConfig) -> BatchLoss:
     """
     passes, features = [], []
     for _ in range(2 if config.rdrop and model.training else 1):
-        one, states = _one_pass(model, batch, config)
+        one, states = _one_pass(model, batch, config, added)
         passes.append(one)
         features.append(states)
     if len(passes) == 1:
@@ -87,15 +87,16 @@ def batch_loss(model: Seq2Seq, batch: Batch, config: OptimConfig) -> BatchLoss:
     return BatchLoss(loss, (passes[0].nll + passes[1].nll) / 2, guided)
 
 
-def _one_pass(model: Seq2Seq, batch: Batch, config: OptimConfig) -> tuple[BatchLoss, Tensor]:
+def _one_pass(model: Seq2Seq, batch: Batch, config: OptimConfig, added: bool) -> tuple[BatchLoss, Tensor]:
     """The losses of one pass, and its features at the N real target positions, (N, O)."""
     lengths = batch.target_lengths
     links = batch.links if config.guided_alignment else None
     output = model(batch, need_weights=links is not None)
     (loss, nll, log_prob), features = target_loss(model, batch, output, config.label_smoothing)
-    added = model.decoder.loss({name: real_positions(value, lengths) for name, value in output.aux.items()}, log_prob)
-    if added is not None:
-        loss = loss + added
+    if added:
+        aux = {name: real_positions(value, lengths) for name, value in output.aux.items()}
+        own = model.decoder.loss(aux, log_prob)
+        loss = loss if own is None else loss + own
     guided = None
     if links is not None:
         if output.weights is None:
@@ -147,11 +148,13 @@ def update(
     rate: float,
     precision: str = "float32",
     sampling: float = 0.0,
+    added: bool = True,
 ) -> Update:
     """One update from one or more micro-batches, normalised by all their target tokens.
 
     Guided alignment is normalised by the target tokens that have links. sampling: share of the inputs that are the
-    model's own predictions, see `own_inputs`; both passes of R-Drop get the same ones. A query, loss or gradient that
+    model's own predictions, see `own_inputs`; both passes of R-Drop get the same ones. added: whether what
+    attention adds to the loss counts (`OptimConfig.attention_loss_from`). A query, loss or gradient that
     isn't finite leaves weights, persistent buffers and optimiser as they were; the caller sees it in `finite`.
     """
     device = next(model.parameters()).device
@@ -168,7 +171,7 @@ def update(
                 with autocast(device, precision):  # its own: autocast would keep weights without gradient from here
                     batch = own_inputs(model, batch, sampling)
             with autocast(device, precision):
-                one = batch_loss(model, batch, config)
+                one = batch_loss(model, batch, config, added=added)
             loss = one.loss / max(1, tokens)
             if one.guided is not None:
                 loss = loss + guidance * one.guided

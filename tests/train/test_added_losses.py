@@ -52,6 +52,26 @@ def test_the_loss_of_the_attention_is_added_to_the_loss_alone():
     assert not torch.allclose(one[0], other[0])
 
 
+def test_it_counts_from_a_share_of_training_on(tmp_path):
+    model, batch = tiny(extra=True).train(), batch_of(corpus()[:5])
+    off = batch_loss(model, batch, PLAIN, added=False)
+    assert off.loss.item() < batch_loss(model, batch, PLAIN).loss.item()
+
+    asked = []
+    optim = dataclasses.replace(OPTIM, attention_loss_from=0.5)
+    one = Session(tmp_path, optim=optim, trainer=dataclasses.replace(TRAINER, steps=8), model=tiny(extra=True))
+    attention = one.run.model.decoder.attention
+    inner = attention.loss
+
+    def counted(aux, log_prob):
+        asked.append(one.run.position.step)
+        return inner(aux, log_prob)
+
+    attention.loss = counted
+    one.fit()
+    assert asked == [4, 5, 6, 7]
+
+
 def test_it_takes_part_in_both_passes_of_rdrop():
     model, batch = tiny(extra=True).train(), batch_of(corpus()[:5])
     plain = batch_loss(model, batch, PLAIN)
