@@ -10,13 +10,16 @@ READY := $(VENV)/.ready
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format clean venv
+.PHONY: help demo summarise test lint types format clean venv
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
 
 demo: $(READY) ## get the default corpus, train, score, show translations (what is there already is used)
 	$(BIN)/s2s demo
+
+summarise: $(READY) ## the same for summaries: Debian's package descriptions to their synopsis
+	$(BIN)/s2s demo summarise/debian-synopsis
 
 test: $(READY) ## every test that needs no network
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not network and not slow"

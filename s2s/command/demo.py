@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from s2s.task.trained import Trained
 
 _RECIPE = "translate/debian-en-de"
-_FALLBACK = ["corpus=catalogs", "corpus.max_words=15", "name=translate/catalogs-en-de"]
+_FALLBACK = ["corpus=catalogs", "corpus.max_words=15", "name=translate/catalogs-en-de"]  # of the default recipe
+# What the outputs of a task are called, and the command that makes them.
+_OUTPUTS = {"translation": ("translations", "translate"), "summarisation": ("summaries", "summarise")}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         latest = _trained(words)
     except DataError as error:
-        if error.hint != NEED_NO_APT:
+        if error.hint != NEED_NO_APT or args.recipe.startswith("summarise/"):
             raise
         _say(str(error))
         _say("so this demo trains on the corpus `catalogs` (user-interface texts, by pip) instead.")
@@ -90,10 +92,10 @@ def _show(latest: Path, words: list[str]) -> None:
     ):
         if (folder / name).exists():
             print(f"  {shown / name!s:<{len(str(shown)) + 12}}  {what}")
-    shell = command()
+    shell, verb = command(), _OUTPUTS[trained.config.task.name][1]
     print("\nwhat to try next:")
     for line, what in (
-        (f'echo "a text editor for programmers" | {shell} translate {latest}', "your own text"),
+        (f'echo "a text editor for programmers" | {shell} {verb} {latest}', "your own text"),
         (f"{shell} train {shlex.join(words)} attention=general", "another attention, one word apart"),
         (f"{shell} compare {shown} {latest}", "then this: both in one table"),
         (f"{shell} list", "all recipes, attentions, encoders, decoders and corpora"),
@@ -102,7 +104,7 @@ def _show(latest: Path, words: list[str]) -> None:
 
 
 def _table(trained: Trained) -> None:
-    """Test translations beside source and reference; the same pairs as the pictures of the run."""
+    """Test outputs beside source and reference; the same pairs as the pictures of the run."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -117,7 +119,8 @@ def _table(trained: Trained) -> None:
     split = next((name for name in config.task.eval_splits if corpus.splits.get(name)), "dev")
     pairs = [corpus.splits[split][i] for i in spread(config.trainer.samples, len(corpus.splits[split]))]
     results = Generator([trained], config.search)([pair.source for pair in pairs])
-    table = Table(title=f"{len(pairs)} translations of the {split} split", show_lines=True, expand=False)
+    outputs = _OUTPUTS[config.task.name][0]
+    table = Table(title=f"{len(pairs)} {outputs} of the {split} split", show_lines=True, expand=False)
     table.add_column("", justify="right")
     for heading in (f"source ({trained.languages[0]})", "s2s", f"reference ({trained.languages[1]})"):
         table.add_column(heading, ratio=1)
