@@ -42,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="read K words, then write one for each that is read; inf: wait for the end (the model decides)",
     )
     parser.add_argument("--max-length", type=int, metavar="M", help="most tokens of an output (as the model was saved)")
+    parser.add_argument(
+        "--eager", type=float, metavar="E", help="how much earlier (above 0) or later (below) the model writes (0)"
+    )
     parser.add_argument("--ref", metavar="FILE", help="references: scores and latency are told on standard error")
     parser.add_argument("--json", action="store_true", help="with --ref: tell them as one JSON list")
     parser.add_argument("--log", metavar="FILE", help="write the delays in SimulEval's format, one instance a line")
@@ -66,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
         text.check_output(args.log, *(path for path in (args.input, args.ref) if path is not None))
     text.set_threads(args)
     trained = load_trained(args.model, device=args.device, plugins=args.plugin)
-    changes = {} if args.max_length is None else {"max_length": args.max_length}
+    given = {"max_length": args.max_length, "eager": args.eager}
+    changes = {key: value for key, value in given.items() if value is not None}
     search = search_config(trained.config.search, changes)
     check(trained, args.wait_k, search)
     done: list[Instance] = []

@@ -65,6 +65,7 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
         ("forward-threshold", float, "with --forward threshold: weights of past steps that use a token up"),
         ("forward-back", int, "with --forward window: tokens before the last one"),
         ("forward-ahead", int, "with --forward window: tokens from the last one on"),
+        ("eager", float, "how much earlier (above 0) a monotonic attention stops"),
     ):
         group.add_argument(f"--{name}", type=kind, metavar=name.upper()[0], help=text)
     group.add_argument(
@@ -119,7 +120,7 @@ def search_changes(args: argparse.Namespace) -> dict[str, Any]:
     names = (
         *("beam", "length_penalty", "coverage_penalty", "max_length", "min_length", "no_repeat_ngram"),
         *("top_k", "top_p", "temperature", "seed"),
-        *("forward", "forward_threshold", "forward_back", "forward_ahead", "forward_exhausted"),
+        *("forward", "forward_threshold", "forward_back", "forward_ahead", "forward_exhausted", "eager"),
     )
     changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.sample or {"top_k", "top_p", "temperature"} & set(changes):

@@ -27,6 +27,7 @@ _NUMBERS = {  # key: (lowest, highest, whether the lowest itself is allowed)
     "temperature": (0.0, 1000.0, False),
     "top_p": (0.0, 1.0, False),
     "forward_threshold": (0.0, 1.0, False),
+    "eager": (-20.0, 20.0, True),
 }
 _SWITCHES = ("early_finish", "allow_unk", "sample")
 
@@ -66,6 +67,8 @@ class SearchConfig:
     ones lose weight; `window`, none but those from `forward_back` before the last one up to, and without,
     `forward_ahead` after it. forward_exhausted: a step to which no token is left takes the last one again (last), or a
     zero context (zero).
+    eager: added to what decides where a monotonic attention stops; above 0 it stops earlier, so that an online model
+    writes earlier (and worse), below 0 later.
     """
 
     beam: int = 5
@@ -89,6 +92,7 @@ class SearchConfig:
     forward_back: int = 1
     forward_ahead: int = 3
     forward_exhausted: Exhausted = "last"
+    eager: float = 0.0
 
     def problems(self) -> list[str]:
         """One message for every wrong value or impossible combination: key, value and what is allowed."""

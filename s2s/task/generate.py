@@ -12,6 +12,7 @@ from typing import cast, get_args
 import torch
 
 from s2s.attention.constraint import constrain
+from s2s.attention.monotonic import hasten
 from s2s.errors import UsageError
 from s2s.model.seq2seq import Copies, Seq2Seq, start_search
 from s2s.score.flags import line_flags
@@ -82,7 +83,9 @@ class _Part:
 
 
 def _constrained(model: Seq2Seq, config: SearchConfig) -> Seq2Seq:
-    """The model, or a copy of it whose attentions obey `config.forward`; parameters are shared."""
+    """The model, or a copy of it whose attentions obey `config.forward` and `config.eager`; parameters are shared."""
+    if config.eager:
+        model = cast(Seq2Seq, hasten(model, config.eager))
     if config.forward == "off":
         return model
     forced = constrain(

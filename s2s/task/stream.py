@@ -11,15 +11,19 @@ source and target; several heads look from the slowest one on, and `milk` and `m
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from s2s.attention.base import Attention
+from s2s.attention.monotonic import hasten
 from s2s.errors import UsageError
+from s2s.model.seq2seq import Seq2Seq
 from s2s.search import SearchConfig
 from s2s.search.constraints import blocks_for
 from s2s.search.loop import ranked
@@ -47,6 +51,9 @@ class Stream:
         greedy. Raises UsageError on a policy that the model can't follow.
         """
         check(trained, wait_k, search)
+        search = search or trained.config.search
+        if search.eager:
+            trained = dataclasses.replace(trained, model=cast(Seq2Seq, hasten(trained.model, search.eager)))
         self.words: list[str] = []
         self.delays: list[int] = []
         self.tokens: list[int] = []
@@ -54,7 +61,7 @@ class Stream:
         self.unfinished = False
         self._trained, self._wait_k = trained, wait_k
         self._source = GrowingSource(trained.model, trained.source)
-        self._choose = _Chooser(search or trained.config.search, trained.target)
+        self._choose = _Chooser(search, trained.target)
         self._state: State | None = None
         self._open: list[int] = []  # tokens of the word that isn't given yet
         self._waits = True  # own policy: all of the memory is looked at, and more is needed

@@ -124,6 +124,34 @@ class TestOwnPolicy:
                 early += sum(delay < len(sentence.split()) for delay in made.delays)
         assert early > 0  # else it would only have waited for the end
 
+    @pytest.mark.parametrize(("name", "options"), OWN[::2], ids=OWN_IDS[::2])
+    def test_an_eager_one_reads_less_and_still_gives_what_batch_decoding_gives(self, config, subwords, name, options):
+        trained = model(config, subwords, name, options)
+        before = {key: value.clone() for key, value in trained.model.state_dict().items()}
+        delays = {}
+        for eager in (-6.0, 0.0, 6.0):
+            made = [
+                online(trained, sentence, search=replace(trained.config.search, eager=eager))
+                for sentence in SENTENCES[:20]
+            ]
+            expected = batch(trained, SENTENCES[:20], eager=eager)
+            assert [one.tokens for one in made] == [tokens for tokens, _ in expected]
+            first = [
+                one.delays[0] / len(text.split()) for one, text in zip(made, SENTENCES, strict=False) if one.delays
+            ]
+            delays[eager] = sum(first) / len(first)
+        assert delays[6.0] <= delays[0.0] <= delays[-6.0]
+        assert delays[6.0] < delays[-6.0]
+        for key, value in trained.model.state_dict().items():  # the model itself is as it was
+            assert torch.equal(value, before[key])
+
+    def test_an_eager_search_needs_a_model_that_stops(self, config, subwords):
+        trained = model(config, subwords, "additive")
+        with pytest.raises(UsageError, match=r"search\.eager: .*attention=monotonic, mocha, milk or mma; found 1"):
+            batch(trained, SENTENCES[:1], eager=1.0)
+        with pytest.raises(UsageError, match="decides where to stop"):
+            Stream(trained, wait_k=2, search=replace(trained.config.search, eager=1.0))
+
     @pytest.mark.parametrize("kind", ["recurrent", "transformer"])
     @pytest.mark.parametrize(("name", "options"), OWN, ids=OWN_IDS)
     def test_each_step_sees_what_it_would_see_of_the_whole_source(
