@@ -26,6 +26,7 @@ def test_the_registry_holds_what_the_house_promises():
     assert set(registry.group_names("corpus")) >= {
         "debian",
         "debian_synopsis",
+        "aeslc",
         "files",
         "tsv",
         "jsonl",

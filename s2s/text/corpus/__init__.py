@@ -3,6 +3,7 @@
 from s2s.text.corpus.base import Corpus, DataReport, FileFingerprint, Pair, SplitReport, reference_streams
 from s2s.text.corpus.debian_pairs import debian
 from s2s.text.corpus.debian_synopsis import debian_synopsis
+from s2s.text.corpus.enron import aeslc
 from s2s.text.corpus.flickr import multi30k
 from s2s.text.corpus.homeassistant import catalogs
 from s2s.text.corpus.local import files, jsonl, tsv
@@ -15,6 +16,7 @@ __all__ = [
     "FileFingerprint",
     "Pair",
     "SplitReport",
+    "aeslc",
     "catalogs",
     "debian",
     "debian_synopsis",

@@ -114,7 +114,7 @@ def jsonl(
     def read(parts: Parts) -> Iterator[Pair]:
         path = _one_path(parts)
         used.append(path)
-        return _objects(path, fields, errors)
+        return json_objects(path, fields, errors)
 
     return _corpus("jsonl", (source, target), train, dev, test, read, used, max_words, lowercase, allow_drop, seed)
 
@@ -264,7 +264,11 @@ def _row(row: str, width: int, places: Sequence[int], where: str) -> Pair:
     return Pair(source, target, where)
 
 
-def _objects(path: Path, fields: tuple[str, str, str | None], errors: Errors) -> Iterator[Pair]:
+def json_objects(path: Path, fields: tuple[str, str, str | None], errors: Errors = "strict") -> Iterator[Pair]:
+    """The pairs of a file of JSON lines, in order; a blank line is a blank pair. fields: of source, target, references.
+
+    Raises DataError that names line and field.
+    """
     with read_lines(path, errors=errors) as lines:
         for line in lines:
             where = f"{path}:{lines.count}"
