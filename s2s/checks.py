@@ -211,6 +211,7 @@ def _check_build(config: Config) -> Iterator[str]:
                 attention=config.attention.build,
                 self_attention=config.self_attention.build,
                 copy=config.copy.build,
+                selective=model.selective,
             )
     except S2SError as error:
         yield str(error)

@@ -60,6 +60,7 @@ class ModelConfig:
     embedding: int = 192  # width of the embeddings
     dropout: float = 0.2  # on embeddings and before the output layer
     tie: Literal["none", "target", "all"] = "target"  # output layer = target embedding; all: = source embedding too
+    selective: bool = False  # a gate after the encoder lets through what belongs into the output (arXiv 1704.07073)
 
 
 @dataclass(frozen=True)

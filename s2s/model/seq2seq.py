@@ -14,6 +14,7 @@ from s2s.errors import ConfigError, UsageError
 from s2s.model.base import Decoder, Encoder, SelfAttentionBuilder
 from s2s.model.copying import CopyBuilder, PointerGenerator, none
 from s2s.model.embedding import Embedding
+from s2s.model.selective import SelectiveGate
 from s2s.state import select
 from s2s.types import UNK, Batch, DecoderOutput, Encoded, State, StepFunction, StepOutput
 
@@ -39,15 +40,17 @@ class Seq2Seq(nn.Module):
         *,
         dropout: float,
         copy: PointerGenerator | None = None,
+        selective: SelectiveGate | None = None,
     ) -> None:
         super().__init__()
         self.source_embedding, self.encoder, self.decoder, self.output = source_embedding, encoder, decoder, output
         self.dropout = nn.Dropout(dropout)
-        self.copy = copy
+        self.copy, self.selective = copy, selective
 
     def encode(self, source: Tensor, lengths: Tensor) -> Encoded:
         """Source ids (B, S) with lengths (B,) to what attention reads."""
-        return self.encoder(self.dropout(self.source_embedding(source)), lengths)  # type: ignore[no-any-return]
+        encoded: Encoded = self.encoder(self.dropout(self.source_embedding(source)), lengths)
+        return encoded if self.selective is None else self.selective(encoded)
 
     def start(self, source: Tensor, lengths: Tensor) -> tuple[Any, State]:
         """Encode a source and make the memory and the decoder's first state."""
@@ -137,11 +140,13 @@ def seq2seq(
     attention: Callable[[int, int], Attention],
     self_attention: SelfAttentionBuilder,
     copy: CopyBuilder = none,
+    selective: bool = False,
 ) -> Seq2Seq:
     """Build a model from partly bound builders, handing each the sizes known only now. Raises ConfigError.
 
     source_size, target_size: of the vocabularies. embedding: width of both embeddings. dropout: on embeddings and
     features. tie: "target" shares the target embedding with the output layer, "all" the source embedding too.
+    selective: a gate lets through what attention shall see, see `SelectiveGate`.
     """
     if tie == "all" and source_size != target_size:
         raise ConfigError(
@@ -168,4 +173,5 @@ def seq2seq(
     else:
         output.weight = target_embedding.weight
     pointer = copy(built.output_size, built.context_size)
-    return Seq2Seq(source_embedding, built_encoder, built, output, dropout=dropout, copy=pointer)
+    gate = SelectiveGate(built_encoder.width) if selective else None
+    return Seq2Seq(source_embedding, built_encoder, built, output, dropout=dropout, copy=pointer, selective=gate)

@@ -233,6 +233,13 @@ def check(trained: Trained, wait_k: float | None, search: SearchConfig | None = 
     model = trained.model
     if model.copy is not None:
         raise UsageError("a model that copies can't stream", where="copy", expected="copy=none", hint=hint)
+    if model.selective is not None:
+        raise UsageError(
+            "a gate that knows the whole source can't stream",
+            where="model.selective",
+            expected="model.selective=false",
+            hint=hint,
+        )
     if wait_k == math.inf:
         return
     if not model.encoder.online:

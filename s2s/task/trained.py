@@ -67,6 +67,7 @@ def build_model(config: Config, source_size: int, target_size: int) -> Seq2Seq:
         attention=config.attention.build,
         self_attention=config.self_attention.build,
         copy=config.copy.build,
+        selective=config.model.selective,
     )
 
 
