@@ -126,7 +126,7 @@ class Generator:
         """Results in order, a window of records at a time, so that memory is bounded. offset: number of the first."""
         source, done = iter(requests), offset
         while window := self._read(source):
-            yield from self._window(window, done)
+            yield from self._window(window, range(done, done + len(window)))
             done += len(window)
 
     def _read(self, source: Iterator[Request | str]) -> list[Request | str]:
@@ -144,12 +144,13 @@ class Generator:
         """All results, in order."""
         return list(self.stream(requests))
 
-    def _window(self, records: Sequence[Request | str], offset: int) -> list[Result]:
+    def _window(self, records: Sequence[Request | str], numbers: Sequence[int]) -> list[Result]:
+        """numbers: of the records in the whole input, which seed sampling."""
         requests = [self._recased(Request(record) if isinstance(record, str) else record) for record in records]
         parts: list[_Part] = []
         results: list[Result | None] = [None] * len(requests)
         for number, request in enumerate(requests):
-            made = self._parts(number, offset + number, request)
+            made = self._parts(number, numbers[number], request)
             if isinstance(made, Result):
                 results[number] = made
             parts += [] if isinstance(made, Result) else made
@@ -162,9 +163,9 @@ class Generator:
         for number, own in by_record.items():
             results[number] = self._result(requests[number], sorted(own, key=lambda part: part.number))
         done = [result for result in results if result is not None]
-        return self._merged(requests, done, offset) if self.overlong == "merge" else done
+        return self._merged(requests, done, numbers) if self.overlong == "merge" else done
 
-    def _merged(self, requests: Sequence[Request], results: list[Result], offset: int) -> list[Result]:
+    def _merged(self, requests: Sequence[Request], results: list[Result], numbers: Sequence[int]) -> list[Result]:
         """Results of texts that were split, with what the model makes of their joined outputs; again until they fit.
 
         Outputs that are no shorter than their text are left as they are.
@@ -178,7 +179,8 @@ class Generator:
         if not again:
             return results
         shorter = [replace(requests[number], text=results[number].text) for number in again]
-        for number, result in zip(again, self._window(shorter, offset), strict=True):
+        found = self._window(shorter, [numbers[number] for number in again])
+        for number, result in zip(again, found, strict=True):
             flags = tuple(sorted({*result.flags, *results[number].flags, "merged"}))
             results[number] = replace(result, input=results[number].input, flags=flags)
         return results

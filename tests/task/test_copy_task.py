@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,15 @@ def test_merge_goes_on_with_the_joined_outputs_until_they_fit(copying: tuple[Mod
     assert {"split", "merged"} <= set(merged.flags)
     short = " ".join(text.split()[:8])
     assert run("merge", short) == run("split", short)
+
+
+def test_what_is_drawn_for_a_merged_text_does_not_depend_on_its_neighbours(copying: tuple[Model, float]) -> None:
+    trained, long = copying[0].trained, " ".join(f"x{i} * Y{i} z{i}" for i in range(9))
+    config = dataclasses.replace(trained[0].config.search, beam=1, sample=True, temperature=50.0)
+    generator = Generator(trained, config, Options(overlong="merge", max_source=8))
+    first, second = (generator([before, long, long])[1:] for before in ("a * b", long))
+    assert [one.text for one in first] == [one.text for one in second]
+    assert len({one.text for one in first}) == 2  # and each line has draws of its own
 
 
 def test_sources_are_cut_in_training_as_in_use_and_counted() -> None:
