@@ -240,7 +240,7 @@ def test_a_sweep_makes_a_run_of_each_combination(s2s, tmp_path):
     done = s2s("train", "teach/copy", "-m", *GENERATED[1:], "attention=additive,none", "seed=1,2", f"output={tmp_path}")
     assert done.code == 0, done.err
     configs = [(Path(line) / "config.yaml").read_text(encoding="utf-8") for line in done.lines]
-    found = [("name: none" in text, "\nseed: 2" in text) for text in configs]
+    found = [("\nattention:\n  name: none" in text, "\nseed: 2" in text) for text in configs]
     assert found == [(False, False), (False, True), (True, False), (True, True)]
     assert "run 4 of 4: " in done.err
     assert done.err.endswith(f"compare them with: s2s compare {' '.join(done.lines)}\n")
