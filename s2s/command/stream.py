@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="read K words, then write one for each that is read; inf: wait for the end (the model decides)",
     )
     parser.add_argument("--max-length", type=int, metavar="M", help="most tokens of an output (as the model was saved)")
+    parser.add_argument("--no-repeat-ngram", type=int, metavar="N", help="no n-gram of this order twice in an output")
     parser.add_argument(
         "--eager", type=float, metavar="E", help="how much earlier (above 0) or later (below) the model writes (0)"
     )
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         text.check_output(args.log, *(path for path in (args.input, args.ref) if path is not None))
     text.set_threads(args)
     trained = load_trained(args.model, device=args.device, plugins=args.plugin)
-    given = {"max_length": args.max_length, "eager": args.eager}
+    given = {"max_length": args.max_length, "eager": args.eager, "no_repeat_ngram": args.no_repeat_ngram}
     changes = {key: value for key, value in given.items() if value is not None}
     search = search_config(trained.config.search, changes)
     check(trained, args.wait_k, search)

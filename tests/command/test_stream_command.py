@@ -45,6 +45,15 @@ def test_the_last_line_ends_as_it_likes(online, sources, s2s, end):
     assert s2s("stream", online, stdin=f"\ufeff{sources[1]}\r\n{sources[0]}{end}").lines == expected
 
 
+def test_options_of_the_search_are_those_of_translate(online, sources, s2s):
+    text = "".join(f"{source}\n" for source in sources[:12])
+    options = ("--no-repeat-ngram", "1", "--eager", "1.5")
+    done = s2s("stream", online, *options, stdin=text)
+    assert done.code == 0, done.err
+    assert done.out == s2s("translate", online, "--beam", "1", *options, stdin=text).out
+    assert done.out != s2s("stream", online, stdin=text).out
+
+
 def test_words_come_out_before_the_sentence_ends(online, sources):
     source = max(sources, key=lambda line: len(line.split())).split()
     command = [sys.executable, "-m", "s2s", "stream", str(online), "--wait-k", "1"]
