@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from s2s.attention.align import Aligned, Alignment, grown
 from s2s.attention.base import Attention, ScoredAttention
+from s2s.attention.parts import with_parts
 from s2s.attention.split import PredictingQuery
 from s2s.errors import UsageError
 from s2s.types import State
@@ -108,37 +108,28 @@ def constrain(
     training with the constraint is needed. Raises UsageError for an attention that has no energies to constrain or
     goes by its own past already, and for a model without attention.
     """
-    found = _constrained(
-        module,
-        lambda inner: ForwardConstraint(inner, mode, threshold=threshold, back=back, ahead=ahead, exhausted=exhausted),
-    )
+
+    def kept(part: nn.Module) -> nn.Module | None:
+        if isinstance(part, ScoredAttention):
+            nothing = torch.zeros(1, 0, dtype=torch.bool)
+            if type(part).attend is not ScoredAttention.attend or part.align.initial_state(nothing, part.heads) != ():
+                raise _refused("the attention goes by its own past already", type(part.align).__name__)
+            align = ForwardConstraint(
+                part.align, mode, threshold=threshold, back=back, ahead=ahead, exhausted=exhausted
+            )
+            align.training = part.training
+            copied = copy.copy(part)
+            copied._modules = {**part._modules, "align": align}
+            copied.sums_to_one = align.sums_to_one
+            return copied
+        if isinstance(part, Attention) and not isinstance(part, PredictingQuery):
+            raise _refused("the attention has no energies to constrain", type(part).__name__)
+        return None
+
+    found = with_parts(module, kept)
     if found is module:
         raise _refused("the model has no attention", type(module).__name__)
     return found
-
-
-def _constrained(module: nn.Module, wrap: Callable[[Alignment], Alignment]) -> nn.Module:
-    """The module itself if there is no attention in it, else a copy down to the attentions."""
-    replaced: dict[str, nn.Module | None] = {}
-    if isinstance(module, ScoredAttention):
-        nothing = torch.zeros(1, 0, dtype=torch.bool)
-        if type(module).attend is not ScoredAttention.attend or module.align.initial_state(nothing, module.heads) != ():
-            raise _refused("the attention goes by its own past already", type(module.align).__name__)
-        replaced["align"] = align = wrap(module.align)
-        align.training = module.training
-    elif isinstance(module, Attention) and not isinstance(module, PredictingQuery):
-        raise _refused("the attention has no energies to constrain", type(module).__name__)
-    else:
-        for name, child in module._modules.items():
-            if child is not None and (new := _constrained(child, wrap)) is not child:
-                replaced[name] = new
-    if not replaced:
-        return module
-    copied = copy.copy(module)
-    copied._modules = {**module._modules, **replaced}
-    if isinstance(copied, ScoredAttention):
-        copied.sums_to_one = copied.align.sums_to_one
-    return copied
 
 
 def _refused(what: str, found: str) -> UsageError:

@@ -12,6 +12,7 @@ from s2s.attention.align import Aligned, Alignment, grown
 from s2s.attention.base import Attention, scored
 from s2s.attention.functional import lengths_of
 from s2s.attention.options import LARGEST, Options, choice, number, plain_softmax
+from s2s.attention.parts import with_parts
 from s2s.attention.scan import LinearScan
 from s2s.attention.score import ScoreName, make_score
 from s2s.errors import UsageError
@@ -123,7 +124,16 @@ def hasten(module: nn.Module, shift: float) -> nn.Module:
 
     The copy shares all other parameters. Raises UsageError for a model without a monotonic attention.
     """
-    found = _hastened(module, shift)
+
+    def earlier(part: nn.Module) -> nn.Module | None:
+        if not isinstance(part, MonotonicAlignment):
+            return None
+        copied = copy.copy(part)
+        bias = nn.Parameter(part.bias.detach() + shift, requires_grad=False)
+        copied._parameters = {**part._parameters, "bias": bias}
+        return copied
+
+    found = with_parts(module, earlier)
     if found is module:
         raise UsageError(
             "the model has no attention that decides where to stop",
@@ -132,19 +142,6 @@ def hasten(module: nn.Module, shift: float) -> nn.Module:
             found=f"{shift:g}",
         )
     return found
-
-
-def _hastened(module: nn.Module, shift: float) -> nn.Module:
-    copied = copy.copy(module)
-    if isinstance(module, MonotonicAlignment):
-        bias = nn.Parameter(module.bias.detach() + shift, requires_grad=False)
-        copied._parameters = {**module._parameters, "bias": bias}
-        return copied
-    children = {name: child and _hastened(child, shift) for name, child in module._modules.items()}
-    if all(child is module._modules[name] for name, child in children.items()):
-        return module
-    copied._modules = children
-    return copied
 
 
 def delay_loss(weights: Tensor, mask: Tensor, average: float, variance: float) -> Tensor:

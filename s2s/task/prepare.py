@@ -11,7 +11,7 @@ from s2s.config import Config
 from s2s.errors import DataError
 from s2s.score.alignment import Link, parse_links
 from s2s.task.align import words_of_pieces
-from s2s.text.batching import BatchPlan, Example, example_lengths
+from s2s.text.batching import BatchPlan, Example, example_lengths, make_example
 from s2s.text.copying import Copier
 from s2s.text.corpus import Corpus, Pair
 from s2s.text.lines import read_lines
@@ -70,7 +70,8 @@ class _Fetch:
         sampled = []
         for pair in (self.prepared.pairs[row] for row in rows):
             ids = source.sample(pair.source, self.alpha, seed)[: self.limit]
-            sampled.append(_example(pair, ids, target.sample(pair.target, self.alpha, seed), self.copier))
+            target_ids = target.sample(pair.target, self.alpha, seed)
+            sampled.append(make_example(pair.source, ids, pair.target, target_ids, self.copier))
         return sampled
 
 
@@ -81,11 +82,6 @@ def _limit(config: Config) -> int | None:
 
 def _copier(config: Config, source: Tokenizer, target: Tokenizer) -> Copier | None:
     return None if config.copy.name == "none" else Copier(source, target)
-
-
-def _example(pair: Pair, source: list[int], target: list[int], copier: Copier | None) -> Example:
-    copies = None if copier is None else copier(pair.source, source, pair.target, target)
-    return Example(source, target, copies=copies)
 
 
 def load_corpus(config: Config) -> Corpus:
@@ -120,7 +116,10 @@ def prepare(config: Config, corpus: Corpus, tokenizers: tuple[Tokenizer, Tokeniz
         if (most := _limit(config)) is not None:
             cut[split] = sum(len(ids) > most for ids in sources)
             sources = [ids[:most] for ids in sources]
-        examples = [_example(p, ids, target.encode(p.target), copier) for p, ids in zip(pairs, sources, strict=True)]
+        examples = [
+            make_example(pair.source, ids, pair.target, target.encode(pair.target), copier)
+            for pair, ids in zip(pairs, sources, strict=True)
+        ]
         if split == "train" and config.trainer.links not in (None, "auto"):
             links = _read_links(str(config.trainer.links), corpus, examples, tokenizers)
             examples = [replace(e, links=own) for e, own in zip(examples, links, strict=True)]

@@ -18,7 +18,7 @@ from s2s.errors import BundleError, S2SError, UsageError
 from s2s.model.seq2seq import Seq2Seq, seq2seq
 from s2s.tensors import match, persistent_buffers
 from s2s.text import tokenizer
-from s2s.text.batching import Example
+from s2s.text.batching import Example, make_example
 from s2s.text.copying import Copier
 from s2s.text.vocabulary import Tokenizer
 
@@ -45,9 +45,7 @@ class Trained:
 
     def example(self, source: str, target: str) -> Example:
         """A pair of texts as ids."""
-        ids, target_ids = self.source.encode(source), self.target.encode(target)
-        copies = None if self.copier is None else self.copier(source, ids, target, target_ids)
-        return Example(ids, target_ids, copies=copies)
+        return make_example(source, self.source.encode(source), target, self.target.encode(target), self.copier)
 
     def recased(self, text: str) -> str:
         """A text as the corpus had it: lower-cased, if that was (`corpus.lowercase`)."""

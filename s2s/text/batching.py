@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from s2s.text.copying import CopyIds
+from s2s.text.copying import Copier, CopyIds
 from s2s.types import BOS, EOS, PAD, Batch
 
 
@@ -24,6 +24,14 @@ class Example:
     target: Sequence[int]
     links: Sequence[tuple[int, int]] | None = None  # (source position, target position), from 0; None = not known
     copies: CopyIds | None = None  # of a model that copies
+
+
+def make_example(
+    source: str, source_ids: Sequence[int], target: str, target_ids: Sequence[int], copier: Copier | None
+) -> Example:
+    """A pair of texts with their ids; copier: of a model that copies."""
+    copies = None if copier is None else copier(source, source_ids, target, target_ids)
+    return Example(source_ids, target_ids, copies=copies)
 
 
 @dataclass(frozen=True)

@@ -108,17 +108,17 @@ def _one_pass(model: Seq2Seq, batch: Batch, config: OptimConfig, added: bool) ->
 def target_loss(model: Seq2Seq, batch: Batch, output: DecoderOutput, smoothing: float = 0.0) -> tuple[Loss, Tensor]:
     """The loss of the N real target tokens, generated or copied, and the features that they come from, (N, O)."""
     lengths = batch.target_lengths
-    real = at_positions(output, lambda value: real_positions(value, lengths))
-    targets = real_positions(batch.target_out, lengths)
+    features, targets = real_positions(output.features, lengths), real_positions(batch.target_out, lengths)
     copied = None
     if model.copy is not None:
         if batch.copies is None:
             raise ConfigError("this model copies, and the batch doesn't say what", where="copy")
+        real = at_positions(output, lambda value: real_positions(value, lengths))
         rows = torch.repeat_interleave(lengths)
         copied = Copied(*model.copy.target_log_probs(real, batch.copies[rows], targets))
     weight, bias = model.output.weight, model.output.bias
-    loss = smoothed_cross_entropy(real.features, weight, bias, targets, smoothing=smoothing, copied=copied)
-    return loss, real.features
+    loss = smoothed_cross_entropy(features, weight, bias, targets, smoothing=smoothing, copied=copied)
+    return loss, features
 
 
 @torch.no_grad()
