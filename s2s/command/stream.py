@@ -41,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help="read K words, then write one for each that is read; inf: wait for the end (the model decides)",
     )
+    parser.add_argument(
+        "--beam", type=int, metavar="N", help="hypotheses kept once the source is over, for the rest of the output (1)"
+    )
     parser.add_argument("--max-length", type=int, metavar="M", help="most tokens of an output (as the model was saved)")
     parser.add_argument("--no-repeat-ngram", type=int, metavar="N", help="no n-gram of this order twice in an output")
     parser.add_argument(
@@ -60,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     """Translate the input as it comes. Raises S2SError for a wrong model, option or input."""
     from s2s.score.simuleval_log import write_log
     from s2s.task.model import search_config
-    from s2s.task.stream import check
+    from s2s.task.stream import check, greedy
     from s2s.task.trained import load_trained
 
     if args.json and args.ref is None:
@@ -70,9 +73,9 @@ def run(args: argparse.Namespace) -> int:
         text.check_output(args.log, *(path for path in (args.input, args.ref) if path is not None))
     text.set_threads(args)
     trained = load_trained(args.model, device=args.device, plugins=args.plugin)
-    given = {"max_length": args.max_length, "eager": args.eager, "no_repeat_ngram": args.no_repeat_ngram}
-    changes = {key: value for key, value in given.items() if value is not None}
-    search = search_config(trained.config.search, changes)
+    given = ("beam", "max_length", "eager", "no_repeat_ngram")
+    changes = {key: getattr(args, key) for key in given if getattr(args, key) is not None}
+    search = search_config(greedy(trained.config.search), changes)
     check(trained, args.wait_k, search)
     done: list[Instance] = []
     keep = references is not None or args.log is not None

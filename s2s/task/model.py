@@ -10,7 +10,7 @@ from typing import Any, Literal, overload
 from s2s.config import SearchConfig
 from s2s.errors import UsageError
 from s2s.task.generate import Generator, Options, Request
-from s2s.task.stream import stream
+from s2s.task.stream import greedy, stream
 from s2s.task.trained import Trained, load_trained
 from s2s.types import Overlong, Result
 
@@ -95,12 +95,13 @@ class Model:
     def stream(self, words: Iterable[str], *, wait_k: float | None = None, **search: Any) -> Iterator[str]:
         """Translate one sentence while it grows: each word of the output as soon as it is known.
 
-        wait_k, and UsageError on a model that can't: see `s2s.task.stream.Stream`. search: fields of SearchConfig.
+        wait_k, and UsageError on a model that can't: see `s2s.task.stream.Stream`. search: fields of SearchConfig; it
+        is greedy unless `beam` is given.
         """
         if len(self.trained) > 1:
             raise UsageError("an ensemble can't stream", expected="one model", found=f"{len(self.trained)}")
         return stream(
-            self.trained[0], words, wait_k=wait_k, search=search_config(self.trained[0].config.search, search)
+            self.trained[0], words, wait_k=wait_k, search=search_config(greedy(self.trained[0].config.search), search)
         )
 
 

@@ -7,6 +7,9 @@ The model's own policy gives the tokens that greedy search gives for the whole s
 has stopped at a position by itself, for what comes later can't change that. Each step looks only at positions from its
 last stop on (and the few that a chunk looks back at), so for a recurrent decoder the cost is linear in the lengths of
 source and target; several heads look from the slowest one on, and `milk` and `mma` with kind=infinite at everything.
+
+What is written while the source grows can't be taken back, so it is greedy. Once the source is over nothing is in a
+hurry, and the rest can be searched with a beam (the tail, as in Ma et al. 2019, arXiv 1810.08398).
 """
 
 from __future__ import annotations
@@ -23,8 +26,8 @@ from torch import Tensor
 from s2s.attention.base import Attention
 from s2s.attention.monotonic import hasten
 from s2s.errors import UsageError
-from s2s.model.seq2seq import Seq2Seq
-from s2s.search import SearchConfig
+from s2s.model.seq2seq import Seq2Seq, start_search
+from s2s.search import Constraints, SearchConfig, beam_search
 from s2s.search.constraints import blocks_for
 from s2s.search.loop import ranked
 from s2s.task.growing import GrowingSource, is_monotonic, scan_step
@@ -47,11 +50,11 @@ class Stream:
     def __init__(self, trained: Trained, *, wait_k: float | None = None, search: SearchConfig | None = None) -> None:
         """wait_k: None for the model's own policy, or K for the wait-k policy (Ma et al. 2019, arXiv 1810.08398): read
         K words, then write one for each that is read; `math.inf` waits until the end and is plain greedy search.
-        search: limits and blocks of the output, by default the model's; beam search can't write as it goes, so it is
-        greedy. Raises UsageError on a policy that the model can't follow.
+        search: limits and blocks of the output, and with `beam` above 1 how the rest is searched once the source is
+        over; by default the model's with one beam. Raises UsageError on a policy that the model can't follow.
         """
         check(trained, wait_k, search)
-        search = search or trained.config.search
+        search = search or greedy(trained.config.search)
         if search.eager:
             trained = dataclasses.replace(trained, model=cast(Seq2Seq, hasten(trained.model, search.eager)))
         self.words: list[str] = []
@@ -99,7 +102,7 @@ class Stream:
             self._source.encode_whole()
         else:
             self._source.encode()
-        return self._write()
+        return self._search_rest() if self._choose.config.beam > 1 else self._write()
 
     def _write(self) -> list[str]:
         before = len(self.words)
@@ -165,6 +168,40 @@ class Stream:
         self._take(token)
         return True
 
+    def _search_rest(self) -> list[str]:
+        """Write all that isn't given yet as a beam search of the whole source finds it; an open word may change."""
+        before = len(self.words)
+        source, search = self._source, self._choose.config
+        limit = search.limit(len(source.ids))
+        if self._at_boundary and len(self.tokens) < limit:
+            self._wait_k_step(1)  # what is given isn't made longer: the next token begins a word
+        if self._ended or len(self.tokens) >= limit or UNK in self.tokens:  # an unknown word can't be asked for
+            self._write()
+            return self.words[before:]
+        kept = self.tokens[: len(self.tokens) - len(self._open[1:])]
+        ids, lengths = torch.tensor([source.ids], device=self._trained.device), [len(source.ids)]
+        step, state = start_search(
+            self._trained.model,
+            ids,
+            torch.tensor(lengths, device=ids.device),
+            need_weights=search.coverage_penalty > 0,
+        )
+        (found,) = beam_search(
+            step,
+            state,
+            dataclasses.replace(search, nbest=1),
+            max_lengths=[limit],
+            source_lengths=lengths,
+            constraints=[Constraints(prefix=tuple(kept))] if kept else None,
+        )
+        self.tokens, self._open = kept, self._open[:1]
+        for token in found[0].tokens[len(kept) :]:
+            self._take(token)
+        if not self._ended:
+            self.unfinished = True
+            self._end()
+        return self.words[before:]
+
     def _take(self, token: int) -> None:
         self.tokens.append(token)
         if token == EOS:
@@ -216,6 +253,11 @@ def beginnings(tokenizer: Tokenizer) -> Tensor:
     after = [number for pair in ((UNK, number) for number in range(tokenizer.size)) for number in pair]
     indices = tokenizer.words(after)  # of each id behind an unknown one, which is never a space
     return torch.tensor([indices[2 * number + 1] != indices[2 * number] for number in range(tokenizer.size)])
+
+
+def greedy(search: SearchConfig) -> SearchConfig:
+    """The same search with one beam: what a stream does by default, so that it gives what greedy search gives."""
+    return dataclasses.replace(search, beam=1, nbest=1)
 
 
 def check(trained: Trained, wait_k: float | None, search: SearchConfig | None = None) -> None:

@@ -54,6 +54,23 @@ def test_options_of_the_search_are_those_of_translate(online, sources, s2s):
     assert done.out != s2s("stream", online, stdin=text).out
 
 
+def test_the_rest_with_a_beam(online, sources, s2s):
+    text = "".join(f"{source}\n" for source in sources)
+    searched = s2s("stream", online, "--wait-k", "inf", "--beam", "5", stdin=text)
+    assert searched.lines == s2s("translate", online, "--beam", "5", stdin=text).lines
+    own = s2s(
+        "stream",
+        online,
+        "--beam",
+        "5",
+        "--format",
+        "jsonl",
+        stdin="".join(json.dumps({"text": source}) + "\n" for source in sources),
+    )
+    assert own.code == 0, own.err
+    assert s2s("stream", online, "--beam", "0", stdin="a\n").code == 2
+
+
 def test_words_come_out_before_the_sentence_ends(online, sources):
     source = max(sources, key=lambda line: len(line.split())).split()
     command = [sys.executable, "-m", "s2s", "stream", str(online), "--wait-k", "1"]

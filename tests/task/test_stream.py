@@ -13,10 +13,11 @@ from s2s.app import compose
 from s2s.attention import build
 from s2s.errors import UsageError
 from s2s.model import recurrent_decoder, recurrent_encoder, transformer_decoder, transformer_encoder
-from s2s.model.seq2seq import seq2seq
+from s2s.model.seq2seq import seq2seq, start_search
 from s2s.paths import data_dir
 from s2s.registry import builder, group_defaults, group_names
 from s2s.score.latency import average_lagging
+from s2s.search import force
 from s2s.task.generate import Generator, Options
 from s2s.task.stream import Stream, beginnings, stream
 from s2s.task.trained import Trained
@@ -375,6 +376,78 @@ class TestWaitK:
             assert online(trained, sentence, wait_k=10_000).tokens == tokens
             early = online(trained, sentence, wait_k=2)
             assert early.tokens[-1] == 3 or early.unfinished
+
+
+class TestRestWithABeam:
+    """What isn't given when the source ends is searched with a beam."""
+
+    @pytest.mark.parametrize("name", ["additive", "mocha"])
+    def test_where_nothing_is_given_before_it_is_beam_search(self, config, subwords, name):
+        trained = model(config, subwords, name)
+        search = replace(config.search, beam=4, length_penalty=0.3)
+        expected = batch(trained, SENTENCES[:20], beam=4, length_penalty=0.3)
+        for sentence, (tokens, text) in zip(SENTENCES[:20], expected, strict=True):
+            made = online(trained, sentence, wait_k=math.inf, search=search)
+            assert (made.tokens, made.words) == (tokens, text.split())
+        assert expected != batch(trained, SENTENCES[:20])
+
+    @pytest.mark.parametrize("wait_k", [None, 1, 3])
+    def test_what_is_given_stays_and_the_rest_is_likelier(self, config, subwords, wait_k):
+        totals, changed = {1: 0.0, 5: 0.0}, 0
+        for seed in range(3):
+            trained = model(config, subwords, "mocha", {"chunk": 3}, seed=seed)
+            with torch.no_grad():
+                trained.model.output.bias[3] -= 1.0
+            for sentence in SENTENCES[:30]:
+                made = {}
+                for beam in totals:
+                    search = replace(config.search, beam=beam, length_penalty=0.0)
+                    made[beam] = Stream(trained, wait_k=wait_k, search=search)
+                    for word in sentence.split():
+                        made[beam].read(word)
+                given = list(made[1].words)
+                assert made[5].words == given
+                for beam, one in made.items():
+                    rest = one.finish()
+                    assert one.words == [*given, *rest]
+                    assert one.delays[len(given) :] == [len(sentence.split())] * len(rest)
+                    assert one.unfinished == (one.tokens[-1] != 3)
+                    assert one.words == subwords.decode(one.tokens).split()
+                    ids = subwords.encode(sentence)
+                    totals[beam] += scored(trained, ids, one.tokens)
+                changed += made[1].tokens != made[5].tokens
+        assert changed > 5
+        assert totals[5] > totals[1]
+
+    def test_a_given_word_is_not_made_longer(self, config, subwords):
+        """The model would go on with a piece that belongs to the word that was given."""
+        inner = next(piece for piece in range(4, subwords.size) if not beginnings(subwords)[piece])
+        trained = scripted(config, subwords, [*subwords.encode("ab"), *subwords.encode("cd"), inner, inner])
+        made = Stream(trained, wait_k=1, search=replace(config.search, beam=3, max_extra=100))
+        assert made.read("ab") == ["ab"]
+        made.finish()
+        assert made.words[0] == "ab"
+
+    def test_a_limit_and_an_unknown_word(self, config):
+        tokenizer = Vocabulary("words", WORDS)
+        trained = model(config, tokenizer, "mocha")
+        with torch.no_grad():
+            trained.model.output.bias[3] = -1e4
+            trained.model.output.bias[1] = 1e4
+        for length in (1, 2, 5):
+            search = replace(config.search, beam=3, allow_unk=True, max_length=length)
+            for wait_k in (None, 1, math.inf):
+                made = online(trained, " ".join(WORDS[:4]), wait_k=wait_k, search=search)
+                assert made.tokens == [1] * length
+                assert made.unfinished
+
+
+def scored(trained, ids, tokens):
+    """Log-probability of an output."""
+    lengths = torch.tensor([len(ids) + 1])
+    step, state = start_search(trained.model, torch.tensor([[*ids, 3]]), lengths, need_weights=False)
+    (found,) = force(step, state, [tokens])
+    return found.log_prob
 
 
 class TestRefusals:
