@@ -53,6 +53,8 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("search (what isn't given is as the model was saved with)")
     for name, kind, text in (
         ("beam", int, "hypotheses kept; 1 is greedy"),
+        ("beam-groups", int, "beams that these are dealt out to: diverse beam search"),
+        ("diversity", float, "with --beam-groups: what a token costs that an earlier beam takes too"),
         ("length-penalty", float, "above 0 favours longer outputs"),
         ("coverage-penalty", float, "for source words not attended to"),
         ("max-length", int, "most tokens of an output"),
@@ -118,7 +120,16 @@ def run_models(args: argparse.Namespace, requests: Iterable[Request]) -> Iterato
 def search_changes(args: argparse.Namespace) -> dict[str, Any]:
     """The fields of SearchConfig that the command line gives; one output a record unless it asks for more."""
     names = (
-        *("beam", "length_penalty", "coverage_penalty", "max_length", "min_length", "no_repeat_ngram"),
+        *(
+            "beam",
+            "beam_groups",
+            "diversity",
+            "length_penalty",
+            "coverage_penalty",
+            "max_length",
+            "min_length",
+            "no_repeat_ngram",
+        ),
         *("top_k", "top_p", "temperature", "seed"),
         *("forward", "forward_threshold", "forward_back", "forward_ahead", "forward_exhausted", "eager"),
     )

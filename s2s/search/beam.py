@@ -42,7 +42,7 @@ def beam_search(
     return decode(
         step,
         start,
-        _choose_best,
+        choose_best,
         config=config,
         width=config.beam,
         nbest=config.nbest,
@@ -53,7 +53,7 @@ def beam_search(
     )
 
 
-def _choose_best(log_probs: Tensor, frontier: Frontier) -> Choice:
+def choose_best(log_probs: Tensor, frontier: Frontier) -> Choice:
     """The likeliest continuations of each group, over all its slots, as many as its capacity."""
     live, slots = frontier.live, frontier.slots
     groups, width = live.shape

@@ -11,6 +11,7 @@ from s2s.errors import ConfigError
 _INTEGERS = {  # key: (lowest, highest) allowed value
     "beam": (1, 10_000),
     "nbest": (1, 10_000),
+    "beam_groups": (1, 10_000),
     "max_length": (1, 1_000_000),
     "max_extra": (0, 1_000_000),
     "min_length": (0, 1_000_000),
@@ -23,6 +24,7 @@ _INTEGERS = {  # key: (lowest, highest) allowed value
 _NUMBERS = {  # key: (lowest, highest, whether the lowest itself is allowed)
     "length_penalty": (-10.0, 10.0, True),
     "coverage_penalty": (0.0, 100.0, True),
+    "diversity": (0.0, 100.0, True),
     "max_ratio": (0.0, 1000.0, True),
     "temperature": (0.0, 1000.0, False),
     "top_p": (0.0, 1.0, False),
@@ -51,12 +53,15 @@ class SearchConfig:
     """How to search. All lengths count output tokens, EOS included.
 
     beam: hypotheses kept a source; 1 is greedy. nbest: outputs a source (with `sample`: samples drawn a source).
+    beam_groups: beams that the slots are dealt out to; above 1 it is diverse beam search (Vijayakumar et al. 2016,
+    arXiv 1610.02424), where a token costs a beam `diversity` for each time that earlier beams take it at that position.
     length_penalty: alpha of `log_prob / ((5 + length) / 6) ** alpha` (Wu et al. 2016, arXiv 1609.08144, eq. 14);
     0 ranks by the plain sum, more favours longer outputs, negative favours shorter ones.
     coverage_penalty: beta of the same equation, for sources whose words were not attended to; needs attention weights.
     max_length: most tokens of an output. max_ratio, max_extra: an output has at most
     `max_ratio * source length + max_extra` tokens as well. min_length: fewest tokens of a finished output.
-    early_finish: stop a source as soon as no live hypothesis can still enter its n-best. It changes time, never output.
+    early_finish: stop a source as soon as no live hypothesis can still enter its n-best (not with several beams). It
+    changes time, never output.
     no_repeat_ngram: no n-gram of this order occurs twice in an output; 0 is off. allow_unk: UNK may be generated.
     sample: draw from the model instead of searching, with `temperature`, then the `top_k` likeliest tokens (0: all),
     then the smallest set of tokens with probability `top_p` (Holtzman et al. 2020, arXiv 1904.09751). seed: of sampling
@@ -73,6 +78,8 @@ class SearchConfig:
 
     beam: int = 5
     nbest: int = 1
+    beam_groups: int = 1
+    diversity: float = 0.0
     length_penalty: float = 0.6
     coverage_penalty: float = 0.0
     max_length: int = 256
@@ -110,6 +117,13 @@ class SearchConfig:
             for key, neutral, readers in _FORWARD
             if self.forward not in readers and getattr(self, key) != neutral
         ]
+        if self.beam % self.beam_groups:
+            found.append(f"search.beam_groups={self.beam_groups}: must divide search.beam={self.beam}")
+        if (self.beam_groups > 1) != (self.diversity > 0):
+            found.append(
+                f"search.diversity={self.diversity:g} with search.beam_groups={self.beam_groups}: must be above 0 with "
+                "several beams, and 0 with one"
+            )
         if self.sample:
             if self.beam != 1:
                 found.append(f"search.beam={self.beam}: must be 1 with search.sample=true")

@@ -25,7 +25,7 @@ def search_config(base: SearchConfig, changes: dict[str, Any]) -> SearchConfig:
         if name not in names:
             raise UsageError(f"unknown search option `{name}`", expected=", ".join(names))
     if changes.get("sample"):
-        changes = {"beam": 1, "nbest": 1, **changes}
+        changes = {"beam": 1, "nbest": 1, "beam_groups": 1, "diversity": 0.0, **changes}
     elif "beam" not in changes and isinstance(nbest := changes.get("nbest"), int) and nbest > base.beam:
         changes = {**changes, "beam": nbest}
     elif "nbest" not in changes and isinstance(beam := changes.get("beam"), int) and beam < base.nbest:

@@ -27,7 +27,8 @@ from s2s.attention.base import Attention
 from s2s.attention.monotonic import hasten
 from s2s.errors import UsageError
 from s2s.model.seq2seq import Seq2Seq, start_search
-from s2s.search import Constraints, SearchConfig, beam_search
+from s2s.search import Constraints, SearchConfig
+from s2s.search import search as run_search
 from s2s.search.constraints import blocks_for
 from s2s.search.loop import ranked
 from s2s.task.growing import GrowingSource, is_monotonic, scan_step
@@ -171,8 +172,8 @@ class Stream:
     def _search_rest(self) -> list[str]:
         """Write all that isn't given yet as a beam search of the whole source finds it; an open word may change."""
         before = len(self.words)
-        source, search = self._source, self._choose.config
-        limit = search.limit(len(source.ids))
+        source, config = self._source, self._choose.config
+        limit = config.limit(len(source.ids))
         if self._at_boundary and len(self.tokens) < limit:
             self._wait_k_step(1)  # what is given isn't made longer: the next token begins a word
         if self._ended or len(self.tokens) >= limit or UNK in self.tokens:  # an unknown word can't be asked for
@@ -180,18 +181,15 @@ class Stream:
             return self.words[before:]
         kept = self.tokens[: len(self.tokens) - len(self._open[1:])]
         ids, lengths = torch.tensor([source.ids], device=self._trained.device), [len(source.ids)]
-        step, state = start_search(
-            self._trained.model,
-            ids,
-            torch.tensor(lengths, device=ids.device),
-            need_weights=search.coverage_penalty > 0,
-        )
-        (found,) = beam_search(
-            step,
-            state,
-            dataclasses.replace(search, nbest=1),
-            max_lengths=[limit],
-            source_lengths=lengths,
+        (found,) = run_search(
+            *start_search(
+                self._trained.model,
+                ids,
+                torch.tensor(lengths, device=ids.device),
+                need_weights=config.coverage_penalty > 0,
+            ),
+            dataclasses.replace(config, nbest=1),
+            lengths,
             constraints=[Constraints(prefix=tuple(kept))] if kept else None,
         )
         self.tokens, self._open = kept, self._open[:1]
@@ -257,7 +255,7 @@ def beginnings(tokenizer: Tokenizer) -> Tensor:
 
 def greedy(search: SearchConfig) -> SearchConfig:
     """The same search with one beam: what a stream does by default, so that it gives what greedy search gives."""
-    return dataclasses.replace(search, beam=1, nbest=1)
+    return dataclasses.replace(search, beam=1, nbest=1, beam_groups=1, diversity=0.0)
 
 
 def check(trained: Trained, wait_k: float | None, search: SearchConfig | None = None) -> None:
