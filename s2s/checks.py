@@ -212,6 +212,7 @@ def _check_build(config: Config) -> Iterator[str]:
                 self_attention=config.self_attention.build,
                 copy=config.copy.build,
                 selective=model.selective,
+                features=model.features,
             )
     except S2SError as error:
         yield str(error)

@@ -16,7 +16,7 @@ from s2s.errors import ConfigError
 from s2s.registry import BuilderNode, Reader, builder, check_plain, group_defaults, group_names
 from s2s.search.options import SearchConfig
 from s2s.train.options import Metric, OptimConfig, TrainerConfig
-from s2s.types import Overlong
+from s2s.types import Feature, Overlong
 
 __all__ = [
     "BuilderNode",
@@ -60,6 +60,8 @@ class ModelConfig:
     embedding: int = 192  # width of the embeddings
     dropout: float = 0.2  # on embeddings and before the output layer
     tie: Literal["none", "target", "all"] = "target"  # output layer = target embedding; all: = source embedding too
+    # added to the source's embeddings: position, frequency (of tokens), length (of the output: search.words)
+    features: list[Feature] = field(default_factory=list)
     selective: bool = False  # a gate after the encoder lets through what belongs into the output (arXiv 1704.07073)
 
 

@@ -18,6 +18,9 @@ from torch import Tensor
 # decoded again until they fit, or it is cut off, or refused.
 Overlong = Literal["split", "merge", "truncate", "refuse"]
 
+# What can be added to the embeddings of a source, see `s2s.model.features.SourceFeatures`.
+Feature = Literal["position", "frequency", "length"]
+
 # Nested tuple of tensors, batch first; `()` where there is nothing to carry. See `s2s.state.select`.
 State = Union[Tensor, tuple["State", ...]]
 

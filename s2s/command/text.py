@@ -59,6 +59,7 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
         ("coverage-penalty", float, "for source words not attended to"),
         ("max-length", int, "most tokens of an output"),
         ("min-length", int, "fewest tokens"),
+        ("words", int, "words an output shall have, of a model with model.features=[length]"),
         ("no-repeat-ngram", int, "no n-gram of this order twice"),
         ("top-k", int, "sample among the likeliest k"),
         ("top-p", float, "sample among the likeliest with this probability together"),
@@ -120,16 +121,8 @@ def run_models(args: argparse.Namespace, requests: Iterable[Request]) -> Iterato
 def search_changes(args: argparse.Namespace) -> dict[str, Any]:
     """The fields of SearchConfig that the command line gives; one output a record unless it asks for more."""
     names = (
-        *(
-            "beam",
-            "beam_groups",
-            "diversity",
-            "length_penalty",
-            "coverage_penalty",
-            "max_length",
-            "min_length",
-            "no_repeat_ngram",
-        ),
+        *("beam", "beam_groups", "diversity", "length_penalty", "coverage_penalty"),
+        *("max_length", "min_length", "words", "no_repeat_ngram"),
         *("top_k", "top_p", "temperature", "seed"),
         *("forward", "forward_threshold", "forward_back", "forward_ahead", "forward_exhausted", "eager"),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -14,9 +14,10 @@ from s2s.errors import ConfigError, UsageError
 from s2s.model.base import Decoder, Encoder, SelfAttentionBuilder
 from s2s.model.copying import CopyBuilder, PointerGenerator, none
 from s2s.model.embedding import Embedding
+from s2s.model.features import SourceFeatures
 from s2s.model.selective import SelectiveGate
 from s2s.state import select
-from s2s.types import UNK, Batch, DecoderOutput, Encoded, State, StepFunction, StepOutput
+from s2s.types import UNK, Batch, DecoderOutput, Encoded, Feature, State, StepFunction, StepOutput
 
 Tie = Literal["none", "target", "all"]
 
@@ -41,26 +42,31 @@ class Seq2Seq(nn.Module):
         dropout: float,
         copy: PointerGenerator | None = None,
         selective: SelectiveGate | None = None,
+        features: SourceFeatures | None = None,
     ) -> None:
         super().__init__()
         self.source_embedding, self.encoder, self.decoder, self.output = source_embedding, encoder, decoder, output
         self.dropout = nn.Dropout(dropout)
-        self.copy, self.selective = copy, selective
+        self.copy, self.selective, self.features = copy, selective, features
 
-    def encode(self, source: Tensor, lengths: Tensor) -> Encoded:
-        """Source ids (B, S) with lengths (B,) to what attention reads."""
-        encoded: Encoded = self.encoder(self.dropout(self.source_embedding(source)), lengths)
+    def encode(self, source: Tensor, lengths: Tensor, words: Tensor | None = None) -> Encoded:
+        """Source ids (B, S) with lengths (B,) to what attention reads; words (B,): see `SourceFeatures`."""
+        embedded = self.source_embedding(source)
+        if self.features is not None:
+            embedded = embedded + self.features(source, words)
+        encoded: Encoded = self.encoder(self.dropout(embedded), lengths)
         return encoded if self.selective is None else self.selective(encoded)
 
-    def start(self, source: Tensor, lengths: Tensor) -> tuple[Any, State]:
+    def start(self, source: Tensor, lengths: Tensor, words: Tensor | None = None) -> tuple[Any, State]:
         """Encode a source and make the memory and the decoder's first state."""
-        encoded = self.encode(source, lengths)
+        encoded = self.encode(source, lengths, words)
         memory = self.decoder.remember(encoded)
         return memory, self.decoder.initial_state(encoded, memory)
 
     def forward(self, batch: Batch, *, need_weights: bool = False) -> DecoderOutput:
         """Teacher forcing: features (B, T, O) for every target position of the batch; weights where it copies."""
-        memory, state = self.start(batch.source, batch.source_lengths)
+        words = None if self.features is None else self.features.words(batch)
+        memory, state = self.start(batch.source, batch.source_lengths, words)
         needed = need_weights or self.copy is not None
         output: DecoderOutput = self.decoder(batch.target_in, memory, state, need_weights=needed)
         return output._replace(features=self.dropout(output.features))
@@ -119,10 +125,27 @@ def step_function(
 
 
 def start_search(
-    model: Seq2Seq, source: Tensor, lengths: Tensor, *, need_weights: bool = True, copies: Copies | None = None
+    model: Seq2Seq,
+    source: Tensor,
+    lengths: Tensor,
+    *,
+    need_weights: bool = True,
+    copies: Copies | None = None,
+    words: int = 0,
 ) -> tuple[StepFunction, State]:
-    """A step function and its first state (one row a source) for source ids (B, S). Call under `torch.no_grad`."""
-    memory, state = model.start(source, lengths)
+    """A step function and its first state (one row a source) for source ids (B, S). Call under `torch.no_grad`.
+
+    words: that outputs shall have; 0: any. Raises UsageError where the model can't be asked for a number.
+    """
+    if words and (model.features is None or model.features.length is None):
+        raise UsageError(
+            "the model can't be asked for a length",
+            where="search.words",
+            expected="0, or a model trained with model.features=[length]",
+            found=str(words),
+            hint="--min-length and --max-length work with every model",
+        )
+    memory, state = model.start(source, lengths, torch.full_like(lengths, words))
     return step_function(model, memory, need_weights=need_weights, copies=copies), select(
         state, torch.arange(source.size(0), device=source.device)
     )
@@ -141,12 +164,13 @@ def seq2seq(
     self_attention: SelfAttentionBuilder,
     copy: CopyBuilder = none,
     selective: bool = False,
+    features: Sequence[Feature] = (),
 ) -> Seq2Seq:
     """Build a model from partly bound builders, handing each the sizes known only now. Raises ConfigError.
 
     source_size, target_size: of the vocabularies. embedding: width of both embeddings. dropout: on embeddings and
     features. tie: "target" shares the target embedding with the output layer, "all" the source embedding too.
-    selective: a gate lets through what attention shall see, see `SelectiveGate`.
+    selective: a gate lets through what attention shall see, see `SelectiveGate`. features: see `SourceFeatures`.
     """
     if tie == "all" and source_size != target_size:
         raise ConfigError(
@@ -174,4 +198,14 @@ def seq2seq(
         output.weight = target_embedding.weight
     pointer = copy(built.output_size, built.context_size)
     gate = SelectiveGate(built_encoder.width) if selective else None
-    return Seq2Seq(source_embedding, built_encoder, built, output, dropout=dropout, copy=pointer, selective=gate)
+    added = SourceFeatures(features, source_size, target_size, embedding) if features else None
+    return Seq2Seq(
+        source_embedding,
+        built_encoder,
+        built,
+        output,
+        dropout=dropout,
+        copy=pointer,
+        selective=gate,
+        features=added,
+    )

@@ -228,7 +228,12 @@ class Generator:
         copies = self._copies(parts)
         for trained, model in zip(self.models, self._searched, strict=True):
             step, state = start_search(
-                model, ids.to(trained.device), lengths.to(trained.device), need_weights=needed, copies=copies
+                model,
+                ids.to(trained.device),
+                lengths.to(trained.device),
+                need_weights=needed,
+                copies=copies,
+                words=self.config.words,
             )
             steps.append(step)
             states.append(state)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 from typing import cast
 
 import torch
@@ -34,7 +33,7 @@ from s2s.search.loop import ranked
 from s2s.task.growing import GrowingSource, is_monotonic, scan_step
 from s2s.task.trained import Trained
 from s2s.text.lines import clean
-from s2s.text.vocabulary import Tokenizer
+from s2s.text.vocabulary import Tokenizer, beginnings
 from s2s.types import BOS, EOS, PAD, UNK, DecoderOutput, State
 
 RECIPE = "translate/multi30k-online"  # of a model that streams
@@ -226,7 +225,7 @@ class _Chooser:
 
     def __init__(self, search: SearchConfig, target: Tokenizer) -> None:
         search.check()
-        self.config, self._begins = search, beginnings(target)
+        self.config, self._begins = search, torch.tensor(beginnings(target))
         self._never = torch.tensor([PAD, BOS] if search.allow_unk else [PAD, BOS, UNK])
         self._blocks = blocks_for(search, [None], self._never, 1)
 
@@ -243,14 +242,6 @@ class _Chooser:
     def begins(self, token: int) -> bool:
         """Whether a token begins a word; EOS counts as if."""
         return bool(self._begins[token])
-
-
-@lru_cache(maxsize=8)
-def beginnings(tokenizer: Tokenizer) -> Tensor:
-    """Which ids begin a word, or end the sentence: (V,) bool."""
-    after = [number for pair in ((UNK, number) for number in range(tokenizer.size)) for number in pair]
-    indices = tokenizer.words(after)  # of each id behind an unknown one, which is never a space
-    return torch.tensor([indices[2 * number + 1] != indices[2 * number] for number in range(tokenizer.size)])
 
 
 def greedy(search: SearchConfig) -> SearchConfig:
@@ -280,8 +271,17 @@ def check(trained: Trained, wait_k: float | None, search: SearchConfig | None = 
             expected="model.selective=false",
             hint=hint,
         )
+    if (search or trained.config.search).words:
+        raise UsageError("a stream can't be asked for a length", where="search.words", expected="0")
     if wait_k == math.inf:
         return
+    if model.features is not None:
+        raise UsageError(
+            "features of the whole source can't be known while it grows",
+            where="model.features",
+            expected="none",
+            hint=f"{hint}. Or wait for the end with --wait-k inf",
+        )
     if not model.encoder.online:
         raise UsageError(
             "the encoder reads the source from its end too, so it can't begin before all of it is there",

@@ -66,6 +66,7 @@ def build_model(config: Config, source_size: int, target_size: int) -> Seq2Seq:
         self_attention=config.self_attention.build,
         copy=config.copy.build,
         selective=config.model.selective,
+        features=config.model.features,
     )
 
 

@@ -11,7 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Literal, Protocol
 
 from s2s.errors import BundleError, ConfigError, DataError
@@ -291,3 +291,11 @@ def _is_token(kind: str, token: object) -> bool:
     if not isinstance(token, str) or not 0 < len(token) <= MAX_TOKEN or _SURROGATE.search(token):
         return False
     return len(token) == 1 and token not in "\n\t" if kind == "characters" else not _WHITESPACE.search(token)
+
+
+@lru_cache(maxsize=8)
+def beginnings(tokenizer: Tokenizer) -> tuple[bool, ...]:
+    """Which ids begin a word, or end the sentence."""
+    after = [number for pair in ((UNK, number) for number in range(tokenizer.size)) for number in pair]
+    indices = tokenizer.words(after)  # of each id behind an unknown one, which is never a space
+    return tuple(indices[2 * number + 1] != indices[2 * number] for number in range(tokenizer.size))

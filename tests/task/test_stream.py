@@ -19,10 +19,10 @@ from s2s.registry import builder, group_defaults, group_names
 from s2s.score.latency import average_lagging
 from s2s.search import force
 from s2s.task.generate import Generator, Options
-from s2s.task.stream import Stream, beginnings, stream
+from s2s.task.stream import Stream, stream
 from s2s.task.trained import Trained
 from s2s.text.tokenizer import train_sentencepiece
-from s2s.text.vocabulary import Vocabulary
+from s2s.text.vocabulary import Vocabulary, beginnings
 from s2s.types import DecoderOutput
 
 LETTERS = "abcdefgh"
@@ -488,9 +488,9 @@ def test_words_come_as_soon_as_they_are_known(config):
 
 def test_which_ids_begin_a_word(subwords):
     begin = [piece.startswith("▁") for piece in subwords.pieces(range(4, subwords.size))]
-    assert beginnings(subwords)[4:].tolist() == begin
-    assert beginnings(Vocabulary("words", WORDS)).all()
-    assert beginnings(Vocabulary("characters", ["a", " "])).tolist() == [True, False, True, True, False, True]
+    assert list(beginnings(subwords)[4:]) == begin
+    assert all(beginnings(Vocabulary("words", WORDS)))
+    assert beginnings(Vocabulary("characters", ["a", " "])) == (True, False, True, True, False, True)
 
 
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])
