@@ -6,6 +6,7 @@ from s2s.text.corpus.debian_synopsis import debian_synopsis
 from s2s.text.corpus.enron import aeslc
 from s2s.text.corpus.flickr import multi30k
 from s2s.text.corpus.homeassistant import catalogs
+from s2s.text.corpus.hub import hub
 from s2s.text.corpus.local import files, jsonl, tsv
 from s2s.text.corpus.summary import describe
 from s2s.text.corpus.synthetic import generated, links
@@ -23,6 +24,7 @@ __all__ = [
     "describe",
     "files",
     "generated",
+    "hub",
     "jsonl",
     "links",
     "multi30k",

@@ -278,10 +278,15 @@ def json_objects(path: Path, fields: tuple[str, str, str | None], errors: Errors
             record = parse_json(line.encode("utf-8"), where)
             if not isinstance(record, dict):
                 raise DataError("not an object", where=where, expected="{...}", found=line[:60])
-            texts = (_field(record, fields[0], where), _field(record, fields[1], where))
-            yield Pair(*texts, where, _references(record, fields[2], where))
+            yield pair_of(record, fields, where)
         if not lines.count:
             raise DataError("empty file", where=str(path))
+
+
+def pair_of(record: dict[str, Any], fields: tuple[str, str, str | None], where: str) -> Pair:
+    """The pair of one record. fields: of source, target, references. Raises DataError that names the field."""
+    texts = (_field(record, fields[0], where), _field(record, fields[1], where))
+    return Pair(*texts, where, _references(record, fields[2], where))
 
 
 def _references(record: dict[str, Any], field: str | None, where: str) -> tuple[str, ...]:
