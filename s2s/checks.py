@@ -213,6 +213,7 @@ def _check_build(config: Config) -> Iterator[str]:
                 copy=config.copy.build,
                 selective=model.selective,
                 features=model.features,
+                hierarchical=model.hierarchical,
             )
     except S2SError as error:
         yield str(error)

@@ -62,6 +62,7 @@ class ModelConfig:
     tie: Literal["none", "target", "all"] = "target"  # output layer = target embedding; all: = source embedding too
     # added to the source's embeddings: position, frequency (of tokens), length (of the output: search.words)
     features: list[Feature] = field(default_factory=list)
+    hierarchical: bool = False  # attention is scaled by static attention to sentences (arXiv 1602.06023)
     selective: bool = False  # a gate after the encoder lets through what belongs into the output (arXiv 1704.07073)
 
 

@@ -60,6 +60,7 @@ class Encoded(NamedTuple):
     states: Tensor  # (B, S, D)
     final: Tensor  # (B, F) summary of the whole source
     mask: Tensor  # (B, S) bool, True = may attend
+    prior: Tensor | None = None  # (B, S): what each position weighs by itself, see `s2s.attention.reweight`
 
 
 class Memory(NamedTuple):

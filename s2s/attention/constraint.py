@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from s2s.attention.align import Aligned, Alignment, grown
 from s2s.attention.base import Attention, ScoredAttention
 from s2s.attention.parts import with_parts
+from s2s.attention.reweight import Reweighted
 from s2s.attention.split import PredictingQuery
 from s2s.errors import UsageError
 from s2s.types import State
@@ -122,7 +123,7 @@ def constrain(
             copied._modules = {**part._modules, "align": align}
             copied.sums_to_one = align.sums_to_one
             return copied
-        if isinstance(part, Attention) and not isinstance(part, PredictingQuery):
+        if isinstance(part, Attention) and not isinstance(part, (PredictingQuery, Reweighted)):
             raise _refused("the attention has no energies to constrain", type(part).__name__)
         return None
 

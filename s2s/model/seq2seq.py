@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s2s.attention.base import Attention
+from s2s.attention.reweight import Reweighted
 from s2s.errors import ConfigError, UsageError
 from s2s.model.base import Decoder, Encoder, SelfAttentionBuilder
 from s2s.model.copying import CopyBuilder, PointerGenerator, none
 from s2s.model.embedding import Embedding
 from s2s.model.features import SourceFeatures
+from s2s.model.hierarchy import SentenceLevel
 from s2s.model.selective import SelectiveGate
 from s2s.state import select
 from s2s.types import UNK, Batch, DecoderOutput, Encoded, Feature, State, StepFunction, StepOutput
@@ -43,11 +45,12 @@ class Seq2Seq(nn.Module):
         copy: PointerGenerator | None = None,
         selective: SelectiveGate | None = None,
         features: SourceFeatures | None = None,
+        sentences: SentenceLevel | None = None,
     ) -> None:
         super().__init__()
         self.source_embedding, self.encoder, self.decoder, self.output = source_embedding, encoder, decoder, output
         self.dropout = nn.Dropout(dropout)
-        self.copy, self.selective, self.features = copy, selective, features
+        self.copy, self.selective, self.features, self.sentences = copy, selective, features, sentences
 
     def encode(self, source: Tensor, lengths: Tensor, words: Tensor | None = None) -> Encoded:
         """Source ids (B, S) with lengths (B,) to what attention reads; words (B,): see `SourceFeatures`."""
@@ -55,7 +58,9 @@ class Seq2Seq(nn.Module):
         if self.features is not None:
             embedded = embedded + self.features(source, words)
         encoded: Encoded = self.encoder(self.dropout(embedded), lengths)
-        return encoded if self.selective is None else self.selective(encoded)
+        if self.selective is not None:
+            encoded = self.selective(encoded)
+        return encoded if self.sentences is None else self.sentences(encoded, source)
 
     def start(self, source: Tensor, lengths: Tensor, words: Tensor | None = None) -> tuple[Any, State]:
         """Encode a source and make the memory and the decoder's first state."""
@@ -165,12 +170,14 @@ def seq2seq(
     copy: CopyBuilder = none,
     selective: bool = False,
     features: Sequence[Feature] = (),
+    hierarchical: bool = False,
 ) -> Seq2Seq:
     """Build a model from partly bound builders, handing each the sizes known only now. Raises ConfigError.
 
     source_size, target_size: of the vocabularies. embedding: width of both embeddings. dropout: on embeddings and
     features. tie: "target" shares the target embedding with the output layer, "all" the source embedding too.
     selective: a gate lets through what attention shall see, see `SelectiveGate`. features: see `SourceFeatures`.
+    hierarchical: sentences weigh too, see `SentenceLevel`.
     """
     if tie == "all" and source_size != target_size:
         raise ConfigError(
@@ -182,9 +189,14 @@ def seq2seq(
     target_embedding = Embedding(target_size, embedding)
     source_embedding = target_embedding if tie == "all" else Embedding(source_size, embedding)
     built_encoder = encoder(embedding, self_attention)
+
+    def attend(query_size: int) -> Attention:
+        made = attention(query_size, built_encoder.width)
+        return Reweighted(made) if hierarchical else made
+
     built = decoder(
         target_embedding,
-        lambda query_size: attention(query_size, built_encoder.width),
+        attend,
         self_attention,
         built_encoder.width,
         None if tie == "none" else embedding,
@@ -208,4 +220,5 @@ def seq2seq(
         copy=pointer,
         selective=gate,
         features=added,
+        sentences=SentenceLevel(source_size, built_encoder.width) if hierarchical else None,
     )

@@ -275,13 +275,14 @@ def check(trained: Trained, wait_k: float | None, search: SearchConfig | None = 
         raise UsageError("a stream can't be asked for a length", where="search.words", expected="0")
     if wait_k == math.inf:
         return
-    if model.features is not None:
-        raise UsageError(
-            "features of the whole source can't be known while it grows",
-            where="model.features",
-            expected="none",
-            hint=f"{hint}. Or wait for the end with --wait-k inf",
-        )
+    for part, key, neutral in ((model.features, "features", "[]"), (model.sentences, "hierarchical", "false")):
+        if part is not None:
+            raise UsageError(
+                "what the whole source says can't be known while it grows",
+                where=f"model.{key}",
+                expected=f"model.{key}={neutral}",
+                hint=f"{hint}. Or wait for the end with --wait-k inf",
+            )
     if not model.encoder.online:
         raise UsageError(
             "the encoder reads the source from its end too, so it can't begin before all of it is there",

@@ -67,6 +67,7 @@ def build_model(config: Config, source_size: int, target_size: int) -> Seq2Seq:
         copy=config.copy.build,
         selective=config.model.selective,
         features=config.model.features,
+        hierarchical=config.model.hierarchical,
     )
 
 

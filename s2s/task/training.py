@@ -26,6 +26,7 @@ from s2s.task.run_folder import point_latest
 from s2s.task.trained import Trained, build_model, load_trained, pick_device, save_trained
 from s2s.text import tokenizer
 from s2s.text.corpus import Corpus, reference_streams
+from s2s.text.sentences import sentence_marks
 from s2s.text.vocabulary import Tokenizer, beginnings
 from s2s.train import checkpoint
 from s2s.train.log import RunLog, read_log, training_speed
@@ -109,6 +110,8 @@ def start_run(config: Config, prepared: Prepared, device: torch.device) -> Run:
     model = build_model(config, prepared.source.size, prepared.target.size)
     if model.features is not None:
         model.features.fit((example.source for example in prepared.train), beginnings(prepared.target))
+    if model.sentences is not None:
+        model.sentences.fit(sentence_marks(prepared.source))
     model = model.to(device)
     meta = {
         "config": to_plain(config),

@@ -12,6 +12,8 @@ import unicodedata
 from collections.abc import Callable, Iterator
 
 from s2s.errors import DataError
+from s2s.text.vocabulary import Tokenizer, beginnings
+from s2s.types import SPECIALS, UNK
 
 # Abbreviations that often stand before a capital letter or a number, the last dot taken off.
 _ABBREVIATIONS = frozenset(
@@ -28,6 +30,8 @@ _SENTENCE_END = re.compile(
     rf"|[。！？｡．؟۔।॥።៕។။։]++[{_CLOSING}]*+\s*+"  # CJK, Arabic, Urdu, Devanagari, Ethiopic, Khmer, Burmese, Armenian
     r"|\n\s*+"
 )
+_SOFT_END = re.compile(rf"[.!?…][{_CLOSING}]*$")
+_SURE_END = re.compile(rf"[。！？｡．؟۔।॥።៕။។։][{_CLOSING}]*$")
 _CLAUSE_END = re.compile(rf"(?<![,;:–—])[,;:–—]++[{_CLOSING}]*+\s++|[，、；：،؛]++[{_CLOSING}]*+\s*+")
 _SPACES = re.compile(r"\s++")
 _LAST_WORD = re.compile(r"[^\s\"'„“‘«‹(\[{]+$")
@@ -54,6 +58,18 @@ def split_sentences(text: str) -> list[str]:
             cuts[-1] = end  # marks alone belong to the sentence before
         checked = end
     return [text[start:end] for start, end in itertools.pairwise([0, *cuts]) if start < end]
+
+
+def sentence_marks(tokenizer: Tokenizer) -> list[int]:
+    """What each id says about sentences, added up: 1, it begins a word; 2, it ends one if a word follows; 4, it does.
+
+    For what sees ids only: as `split_sentences`, but knowing nothing of abbreviations and small letters.
+    """
+    marks, pieces = [], tokenizer.pieces(range(tokenizer.size))
+    for number, (piece, begins) in enumerate(zip(pieces, beginnings(tokenizer), strict=True)):
+        soft, sure = bool(_SOFT_END.search(piece)), bool(_SURE_END.search(piece))
+        marks.append(0 if number < len(SPECIALS) and number != UNK else begins + 2 * soft + 4 * sure)
+    return marks
 
 
 def split_text(text: str, limit: int, count: Callable[[str], int]) -> list[str]:
