@@ -77,7 +77,7 @@ class GrowingSource:
         """Take all that is encoded into the memory; whether there was anything."""
         if not self._pending:
             return False
-        states, _, masks = zip(*self._pending, strict=True)
+        states, masks = [one.states for one in self._pending], [one.mask for one in self._pending]
         self.summary = Encoded(torch.cat(states, 1), self._pending[-1].final, torch.cat(masks, 1))
         self._pending = []
         decoder = self._model.decoder

@@ -24,7 +24,7 @@ def soft_twin(module, **options):
 
 
 def repeated(query, encoded, times):
-    return query.expand(times, -1, -1), Encoded(*(part.expand(times, *part.shape[1:]) for part in encoded))
+    return query.expand(times, -1, -1), Encoded(*(part.expand(times, *part.shape[1:]) for part in encoded[:3]))
 
 
 def step(module, query, encoded):

@@ -132,7 +132,7 @@ def batch(lengths=((3, 4), (5, 2), (1, 3)), seed=0, pad_multiple=1):
 
 
 def encoded_rows(encoded, rows):
-    return Encoded(*(part[rows] for part in encoded))
+    return Encoded(*(part[rows] for part in encoded[:3]))
 
 
 def flat(state):
