@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="text files, or folders of such, each of them one text; a line of the output for each, in this order, "
         "those of a folder by name",
     )
+    parser.add_argument("--title", action="store_true", help="a capital at the front, no full stop at the end")
     text.add_text_arguments(parser)
     text.add_request_arguments(parser)
     text.add_search_arguments(parser)

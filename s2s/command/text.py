@@ -109,6 +109,7 @@ def run_models(args: argparse.Namespace, requests: Iterable[Request]) -> Iterato
         raise UsageError("--alignment has no place in lines of text", hint="Add --format jsonl")
     settings = {
         "alignment": args.alignment,
+        "title": getattr(args, "title", False),
         "batch_size": args.batch_size,
         "overlong": args.overlong,
         **search_changes(args),

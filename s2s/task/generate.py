@@ -20,7 +20,7 @@ from s2s.search import Constraints, SearchConfig, ensemble, search
 from s2s.task.trained import Trained
 from s2s.text.batching import pad
 from s2s.text.copying import CopyIds
-from s2s.text.lines import clean, is_blank
+from s2s.text.lines import as_title, clean, is_blank
 from s2s.text.sentences import split_text
 from s2s.types import EOS, Hypothesis, Overlong, Result, State, StepFunction
 
@@ -45,14 +45,16 @@ class Request:
 class Options:
     """How to run. batch_size: sentences decoded together. overlong: see `s2s.types.Overlong`; None: as in training.
 
-    max_source: source tokens that the model takes at once; None: what it was trained with. window: records that are
-    read before the first is written (they are sorted by length among themselves).
+    max_source: source tokens that the model takes at once; None: what it was trained with. title: outputs get the style
+    of a title, see `s2s.text.lines.as_title`. window: records that are read before the first is written (they are
+    sorted by length among themselves).
     """
 
     batch_size: int = 64
     overlong: Overlong | None = None
     max_source: int | None = None
     alignment: bool = False
+    title: bool = False
     window: int = 4096
 
     def __post_init__(self) -> None:
@@ -306,6 +308,7 @@ class Generator:
             or not text.startswith(target.decode(target.encode(request.prefix)))
         ):
             flags.add("constraint_unmet")
+        text = as_title(text) if self.options.title else text
         single = len(parts) == 1
         weights = outputs[0].weights if single and self.options.alignment else None
         return Result(

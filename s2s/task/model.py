@@ -50,13 +50,14 @@ class Model:
         self,
         *,
         alignment: bool = False,
+        title: bool = False,
         batch_size: int = 64,
         overlong: Overlong | None = None,
         **search: Any,
     ) -> Generator:
         """What turns requests into results; `search` are the fields of `SearchConfig` that differ from the model's."""
         config = search_config(self.trained[0].config.search, search)
-        return Generator(self.trained, config, Options(batch_size, overlong, alignment=alignment))
+        return Generator(self.trained, config, Options(batch_size, overlong, alignment=alignment, title=title))
 
     @overload
     def translate(self, text: str, *, details: Literal[False] = False, **options: Any) -> str: ...
@@ -73,8 +74,9 @@ class Model:
         """Translate a text, or a list of texts: as many results, in the same order; blank stays blank.
 
         details: give `Result` objects with score, n-best, alignment and flags instead of plain text. Options: prefix,
-        constraints, banned (of every text), batch_size, overlong, and the fields of SearchConfig (beam, nbest,
-        length_penalty, sample, temperature, ...). Raises UsageError or ConfigError for wrong ones.
+        constraints, banned (of every text), batch_size, overlong, title (a capital, no full stop), and the fields of
+        SearchConfig (beam, nbest, length_penalty, sample, temperature, ...). Raises UsageError or ConfigError for wrong
+        ones.
         """
         single = isinstance(text, str)
         texts = [text] if isinstance(text, str) else list(text)

@@ -45,6 +45,18 @@ def is_blank(text: str) -> bool:
     return text.isspace() or all(unicodedata.category(character) in _BLANK_CATEGORIES for character in text)
 
 
+def as_title(text: str) -> str:
+    """A text in the style of a title: a capital first letter, no full stop at the end.
+
+    A word with a capital inside (iPhone) stays, and so do an ellipsis and the stops of an abbreviation (U.S.).
+    """
+    text = text.strip()
+    if text.endswith(".") and not text.endswith("..") and "." not in text.split()[-1][:-1]:
+        text = text[:-1].rstrip()
+    first = text.split()[0] if text else ""
+    return text[0].upper() + text[1:] if first and first == first.lower() else text
+
+
 def clean(text: str) -> tuple[str, int]:
     """`text` as a model may see it, and how many characters were taken out or replaced for that.
 

@@ -46,3 +46,10 @@ def test_what_is_no_document(s2s, reverse_run, tmp_path, make, words):
     assert done.code == 2
     assert words in done.err
     assert done.out == ""
+
+
+def test_the_style_of_a_title(s2s, reverse_run):
+    plain = s2s("summarise", reverse_run, stdin="ba be\n").lines
+    titled = s2s("summarise", reverse_run, "--title", stdin="ba be\n").lines
+    assert plain[0][0].islower()
+    assert titled == [plain[0][0].upper() + plain[0][1:]]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from s2s.errors import DataError, UsageError
 from s2s.text import lines as lines_module
-from s2s.text.lines import clean, is_blank, read_lines
+from s2s.text.lines import as_title, clean, is_blank, read_lines
 
 
 def read(data: bytes, errors: str = "strict") -> list[str]:
@@ -186,3 +186,22 @@ def test_clean_leaves_encodable_text_without_controls(text: str) -> None:
     assert not any(c < " " and c != "\t" for c in result)
     assert clean(result) == (result, 0)
     assert count >= len(text.rstrip("\r\n")) - len(result)
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("a tool for mail.", "A tool for mail"),
+        ("iPhone backups.", "iPhone backups"),
+        ("made in the U.S.", "Made in the U.S."),
+        ("and so on...", "And so on..."),
+        ("Is it? yes!", "Is it? yes!"),
+        (" über alles . ", "Über alles"),
+        ("3 files.", "3 files"),
+        (".", ""),
+        ("", ""),
+        ("etc.", "Etc"),
+    ],
+)
+def test_the_style_of_a_title(text, title):
+    assert as_title(text) == title
