@@ -38,6 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="words of ROUGE: rouge_score keeps a-z and 0-9, unicode every script; auto looks at the references",
     )
     parser.add_argument("--stem", action="store_true", help="ROUGE compares stems (English)")
+    parser.add_argument(
+        "--bert-model", metavar="NAME", help="encoder of bertscore: a folder, or a name on the public hub"
+    )
+    parser.add_argument("--bert-layer", type=int, metavar="N", help="its layer that is compared (the last)")
     parser.add_argument("--no-intervals", action="store_true", help="leave out the 95 %% bootstrap intervals")
     parser.add_argument("--samples", type=int, default=SAMPLES, help="bootstrap samples (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=SEED, help="seed of the bootstrap (default: %(default)s)")
@@ -73,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         names,
         hypotheses,
         references,
-        Scoring(args.lowercase, args.tokenize, args.rouge_tokenize, args.stem),
+        Scoring(args.lowercase, args.tokenize, args.rouge_tokenize, args.stem, args.bert_model, args.bert_layer),
         intervals=not args.no_intervals,
         seed=args.seed,
         samples=args.samples,

@@ -19,7 +19,7 @@ from s2s.score.resampling import SAMPLES, SEED, Array, Statistics, bootstrap, bo
 from s2s.score.rouge import ROUGE, RougeTokenizer, rouge_statistics
 from s2s.types import Score
 
-NAMES = ("bleu", "chrf", "chrf++", "ter", *ROUGE)
+NAMES = ("bleu", "chrf", "chrf++", "ter", *ROUGE, "bertscore")
 TITLES = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 GROUPS: dict[str, tuple[str, ...]] = {"rouge": ROUGE}
 
@@ -29,13 +29,16 @@ class Scoring:
     """How texts are compared, beside the metric.
 
     lowercase: BLEU and chrF without case (TER and ROUGE never see case). tokenize: sacrebleu's tokeniser of BLEU.
-    rouge_tokenize, stem: see `s2s.score.rouge.rouge_statistics`.
+    rouge_tokenize, stem: see `s2s.score.rouge.rouge_statistics`. bert_model, bert_layer: see
+    `s2s.score.bertscore.bertscore_statistics`; a model of None is its default.
     """
 
     lowercase: bool = False
     tokenize: str = "13a"
     rouge_tokenize: RougeTokenizer = "auto"
     stem: bool = False
+    bert_model: str | None = None
+    bert_layer: int | None = None
 
 
 PLAIN = Scoring()
@@ -209,6 +212,10 @@ def statistics(
     check_lines(hypotheses, references)
     if name in ROUGE:
         return rouge_statistics(name, hypotheses, references, tokenize=scoring.rouge_tokenize, stem=scoring.stem)
+    if name == "bertscore":
+        from s2s.score.bertscore import MODEL, bertscore_statistics
+
+        return bertscore_statistics(hypotheses, references, model=scoring.bert_model or MODEL, layer=scoring.bert_layer)
     from sacrebleu.metrics.chrf import CHRF
     from sacrebleu.metrics.ter import TER
 
