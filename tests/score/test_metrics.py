@@ -45,6 +45,8 @@ SCRIPTS = {
     "emoji": (["I love it 😂👩‍👩‍👧", "great 👍🏽"], ["I love it 👩‍👩‍👧", "great 👍🏽"]),
 }
 
+OFFLINE = [name for name in NAMES if name != "bertscore"]  # that one needs an encoder
+
 
 def corpus(lines: int, noise: float, seed: int = 0) -> tuple[list[str], list[str]]:
     """Made-up references, and hypotheses in which a share of the words is another one."""
@@ -129,7 +131,7 @@ def test_impossible_resampling_is_refused(options):
         bleu(HYPOTHESIS, [REFERENCE], intervals=True, **options)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OFFLINE)
 def test_order_of_lines_and_streams_does_not_matter(name):
     hypotheses, references = corpus(30, 0.4)
     second = corpus(30, 0.4, seed=1)[1]
@@ -140,7 +142,7 @@ def test_order_of_lines_and_streams_does_not_matter(name):
     assert found.value == pytest.approx(expected.value, abs=1e-9)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OFFLINE)
 def test_a_perfect_output_is_best_and_blank_output_worst(name):
     [perfect] = compute([name], REFERENCE, [REFERENCE])
     [blank] = compute([name], [""] * 5, [REFERENCE])
@@ -149,7 +151,7 @@ def test_a_perfect_output_is_best_and_blank_output_worst(name):
     assert not better(blank, perfect)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OFFLINE)
 def test_blank_references_give_a_number(name):
     [blank] = compute([name], ["", ""], [["", ""]], intervals=True, samples=40)
     assert blank.value == 0
