@@ -201,6 +201,8 @@ def _measures(run: Run, split: str) -> dict[str, tuple[str, str]]:
     shown: dict[str, tuple[str, str]] = {}
     if run.parameters is not None:
         shown["Model's parameters"] = f"{run.parameters:,}", ""
+    if run.minutes is not None:
+        shown["Minutes"] = f"{run.minutes:.0f}", ""
     if run.training_tokens_per_second is not None:
         shown["Training tokens/s"] = f"{run.training_tokens_per_second:,.0f}", ""
     for name, score in run.scores.items():
@@ -255,6 +257,7 @@ def _notes(shown: Mapping[str, Shown], split: str) -> list[tuple[str, str]]:
     signatures = {signature for one in shown.values() for signature in one.signatures}
     return [
         *notes,
+        ("Minutes", "of training; by the processor's time where the run says so. Scores compare at equal minutes only"),
         ("Training tokens/s", "target tokens a second, median of the run's log, on the machine that trained it"),
         (f"Scores of {split}", f"with 95 % bootstrap intervals; {'; '.join(sorted(signatures)) or 'no run has any'}"),
         ("Entropy", "of the attention, in nats a written token: 0 where it looks at one source token only"),
