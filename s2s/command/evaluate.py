@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from s2s.task.evaluate import evaluate
     from s2s.task.model import load
     from s2s.task.prepare import load_corpus
+    from s2s.task.present import told_of_replies
 
     text.set_threads(args)
     if args.output is not None:
@@ -65,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
         for score in done.scores:
             print(score)
         text.note(f"{len(pairs):,} pairs of {args.split}, {done.speed:,.0f} sentences/s")
+        if done.dialogue is not None:
+            text.note(told_of_replies(args.split, done.dialogue))
         text.note_flags(done.flags())
     return 0
 

@@ -15,13 +15,25 @@ from typing import Any
 import numpy as np
 
 from s2s.errors import DataError, RunError, UsageError
+from s2s.score.diversity import DIVERSITY, diversity
 from s2s.score.resampling import SAMPLES, SEED, Array, Statistics, bootstrap, bounds, check_resampling
 from s2s.score.rouge import ROUGE, RougeTokenizer, rouge_statistics
 from s2s.types import Score
 
-NAMES = ("bleu", "chrf", "chrf++", "ter", *ROUGE, "bertscore")
-TITLES = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
-GROUPS: dict[str, tuple[str, ...]] = {"rouge": ROUGE}
+_BLEU_ORDERS = {"bleu": 4, "bleu1": 1, "bleu2": 2}
+NAMES = ("bleu", "chrf", "chrf++", "ter", *ROUGE, "bertscore", "bleu1", "bleu2", *DIVERSITY)
+TITLES = {
+    **{"bleu": "BLEU", "bleu1": "BLEU-1", "bleu2": "BLEU-2", "chrf": "chrF", "ter": "TER"},
+    **{"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"},
+    **{f"distinct{order}": f"distinct-{order}" for order in (1, 2, 3)},
+    **{f"entropy{order}": f"entropy-{order}" for order in (1, 2, 3)},
+    "generic": "generic",
+}
+GROUPS: dict[str, tuple[str, ...]] = {
+    "rouge": ROUGE,
+    "distinct": ("distinct1", "distinct2", "distinct3"),
+    "dialogue": ("bleu1", "bleu2", "bleu", "rougeL", *DIVERSITY),
+}
 
 
 @dataclass(frozen=True)
@@ -128,11 +140,14 @@ def compute(
 ) -> list[Score]:
     """The scores of one system under several metrics, in the order asked; `rouge` stands for its four.
 
-    intervals: add 95 % bootstrap bounds from `samples` samples.
+    intervals: add 95 % bootstrap bounds from `samples` samples, but for the metrics of `s2s.score.diversity`.
     Raises UsageError on an unknown or repeated name, DataError on no lines or unequal counts.
     """
+    check_lines(hypotheses, references)
     return [
-        _score(statistics(name, hypotheses, references, scoring), intervals, seed, samples)
+        diversity(name, hypotheses)
+        if name in DIVERSITY
+        else _score(statistics(name, hypotheses, references, scoring), intervals, seed, samples)
         for name in metric_names(names)
     ]
 
@@ -205,7 +220,7 @@ def statistics(
     references: Sequence[Sequence[str]],
     scoring: Scoring = PLAIN,
 ) -> Statistics:
-    """What the metric `name` (one of NAMES) keeps of each line, for intervals and paired tests.
+    """What the metric `name` (one of NAMES, none of DIVERSITY) keeps of each line, for intervals and paired tests.
 
     Raises as `compute` does.
     """
@@ -220,8 +235,8 @@ def statistics(
     from sacrebleu.metrics.ter import TER
 
     metric: Any
-    if name == "bleu":
-        metric = _bleu_metric(scoring.lowercase, scoring.tokenize)
+    if name in _BLEU_ORDERS:
+        metric = _bleu_metric(scoring.lowercase, scoring.tokenize, _BLEU_ORDERS[name])
     elif name == "ter":
         metric = TER()
     else:
@@ -236,16 +251,16 @@ def statistics(
         signature = metric.get_signature()
         for key, value in settings.items():
             signature.update(key, value)
-        return str(signature)
+        return f"{signature}|order:{_BLEU_ORDERS[name]}" if name in ("bleu1", "bleu2") else str(signature)
 
     details: dict[str, float] = {}
-    if name == "bleu":
+    if name in _BLEU_ORDERS:
         details = {f"precision_{order}": float(value) for order, value in enumerate(whole.precisions, start=1)}
         details |= {"brevity_penalty": float(whole.bp), "length_ratio": float(whole.ratio)}
     return Statistics(name, rows, score, sign, float(whole.score), name != "ter", details)
 
 
-def _bleu_metric(lowercase: bool, tokenize: str) -> Any:
+def _bleu_metric(lowercase: bool, tokenize: str, order: int) -> Any:
     """Sacrebleu's BLEU with a tokeniser that exists and can be had here."""
     from sacrebleu.metrics.bleu import BLEU
 
@@ -255,7 +270,7 @@ def _bleu_metric(lowercase: bool, tokenize: str) -> Any:
         expected = f"one of {', '.join(BLEU.TOKENIZERS)}"
         raise UsageError(f"unknown tokeniser {tokenize!r}", where="tokenize", expected=expected, hint=hint)
     try:
-        return BLEU(lowercase=lowercase, tokenize=tokenize)
+        return BLEU(lowercase=lowercase, tokenize=tokenize, max_ngram_order=order)
     except (ImportError, OSError, RuntimeError) as error:
         # Some tokenisers need a further package (ja-mecab, ko-mecab) or a download (spm, flores200).
         raise RunError(f"the tokeniser {tokenize} can't be had here: {error}", where="tokenize") from error

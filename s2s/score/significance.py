@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from s2s.errors import UsageError
+from s2s.score.diversity import DIVERSITY, diversity
 from s2s.score.metrics import PLAIN, Scoring, metric_names, statistics
 from s2s.score.resampling import SAMPLES, SEED, Statistics, bootstrap, bounds, check_resampling, p_value, randomise
 
@@ -23,7 +24,8 @@ class PairedResult:
     """One system under one metric and one test, against the first system of the list (the baseline).
 
     score: on the whole corpus. mean, low, high: of the bootstrap samples; None in a randomisation test.
-    p_value: of the difference to the baseline, two-sided; None for the baseline itself.
+    p_value: of the difference to the baseline, two-sided; None for the baseline itself, and for all under a metric of
+    `s2s.score.diversity`.
     """
 
     test: str  # "bootstrap" or "randomisation"
@@ -66,6 +68,9 @@ def paired_tests(
     check_resampling(seed, trials)
     results: list[PairedResult] = []
     for name in metric_names(names):
+        if name in DIVERSITY:
+            results += _untested(name, systems)
+            continue
         scored = [(label, statistics(name, lines, references, scoring)) for label, lines in systems]
         results += _bootstrap_test(scored, seed, samples)
         results += _randomisation_test(scored, seed, trials)
@@ -98,6 +103,16 @@ def _randomisation_test(scored: Sequence[tuple[str, Statistics]], seed: int, tri
             p = p_value(null, abs(found.value - baseline.value))
         results.append(_result("randomisation", label, found, p, {"ar": trials, "seed": seed}))
     return results
+
+
+def _untested(name: str, systems: Sequence[tuple[str, Sequence[str]]]) -> list[PairedResult]:
+    """The scores alone, of a metric that can't be resampled."""
+    scores = [(label, diversity(name, lines)) for label, lines in systems]
+    return [
+        PairedResult(test, name, label, score.value, score.higher_is_better, None, score.signature)
+        for test in ("bootstrap", "randomisation")
+        for label, score in scores
+    ]
 
 
 def _result(test: str, label: str, found: Statistics, p: float | None, settings: dict[str, int]) -> PairedResult:

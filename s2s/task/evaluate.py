@@ -14,17 +14,21 @@ from s2s.config import Config, TaskConfig
 from s2s.model.seq2seq import Seq2Seq
 from s2s.score.alignment import AlignmentScore, GoldAlignment, alignment_error_rate
 from s2s.score.attention_statistics import AttentionStatistics, attention_statistics
+from s2s.score.dialogue import DialogueStatistics, dialogue_statistics, embedding_average, perplexity_a_word
 from s2s.score.extracts import extracts
 from s2s.score.metrics import Scoring, compute
 from s2s.score.summary import SummaryStatistics, summary_statistics
 from s2s.task.align import align
 from s2s.task.generate import Generator
+from s2s.task.keyword_first import KeywordFirst
+from s2s.task.likelihood import log_likelihoods
 from s2s.task.trained import Trained
-from s2s.text.batching import BatchPlan, Example, collate, example_lengths
+from s2s.text.batching import BatchPlan, Example, collate, example_lengths, make_example
 from s2s.text.corpus import Pair, reference_streams
 from s2s.text.corpus.synthetic import links
+from s2s.text.turns import shorten
 from s2s.train.step import target_loss
-from s2s.types import EOS, Result, Score
+from s2s.types import EOS, UNK, Result, Score
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Evaluation:
     attention: of the outputs' own alignments, the row of the end of sentence left out. alignment: of the references,
     forced, against the true links. Either is None where the model gives no weights or the generator wasn't asked for
     them; alignment also where nobody knows the links, or a pair is longer than the model takes. summary: of the task
-    summarisation.
+    summarisation; dialogue: of the task dialogue, with intervals.
     """
 
     results: list[Result]
@@ -43,6 +47,7 @@ class Evaluation:
     attention: AttentionStatistics | None = None
     alignment: AlignmentScore | None = None
     summary: SummaryStatistics | None = None
+    dialogue: DialogueStatistics | None = None
 
     @property
     def speed(self) -> float:
@@ -56,6 +61,7 @@ class Evaluation:
             "attention": None if self.attention is None else asdict(self.attention),
             "alignment": None if self.alignment is None else asdict(self.alignment),
             "summary": None if self.summary is None else asdict(self.summary),
+            "dialogue": None if self.dialogue is None else asdict(self.dialogue),
         }
 
     def flags(self) -> dict[str, int]:
@@ -107,8 +113,30 @@ def evaluate(generator: Generator, pairs: Sequence[Pair], task: TaskConfig, *, i
     summary = None
     if task.name == "summarisation":
         summary = summary_statistics([pair.source for pair in pairs], [result.text for result in results])
+    dialogue = _dialogue(generator, pairs, results) if task.name == "dialogue" and intervals else None
     aligned = _alignment(trained, pairs) if attends else None
-    return Evaluation(results, scores, seconds, attention if attends else None, aligned, summary)
+    return Evaluation(results, scores, seconds, attention if attends else None, aligned, summary, dialogue)
+
+
+def _dialogue(generator: Generator, pairs: Sequence[Pair], results: Sequence[Result]) -> DialogueStatistics:
+    trained = generator.models[0]
+    examples = []
+    for pair in pairs:
+        text = trained.entered(pair.source)[0]
+        ids = trained.source.encode(text)
+        text, ids, _ = shorten(text, ids, generator.overlong, generator.limit, trained.turns)
+        examples.append(make_example(text, ids, pair.target, trained.target.encode(pair.target), trained.copier))
+    likelihood = math.fsum(float(own.double().sum()) for own in log_likelihoods(trained, examples))
+    table = trained.model.output.weight.detach().cpu()  # the embeddings, where these are tied
+    size = trained.target.size
+    written = [[token for token in result.tokens if token not in (EOS, UNK) and token < size] for result in results]
+    return dialogue_statistics(
+        [pair.source for pair in pairs],
+        [result.text for result in results],
+        keywords=[generator.keyword(pair.source) for pair in pairs] if isinstance(generator, KeywordFirst) else (),
+        relevance=embedding_average(written, [example.target for example in examples], table),
+        perplexity=perplexity_a_word(likelihood, [pair.target for pair in pairs]),
+    )
 
 
 def score_extracts(pairs: Sequence[Pair], task: TaskConfig, words: int, *, intervals: bool) -> dict[str, list[Score]]:

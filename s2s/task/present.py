@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from s2s.config import Config
+from s2s.score.dialogue import DialogueStatistics
 from s2s.score.metrics import TITLES, compute
 from s2s.score.summary import SummaryStatistics
 from s2s.show.plots import attention_png
@@ -77,6 +78,19 @@ def _told(split: str, found: SummaryStatistics) -> str:
     return f"summaries of {split}: {shorter} times shorter than their texts; {facts}"
 
 
+def told_of_replies(split: str, found: DialogueStatistics) -> str:
+    """Statistics of replies as a sentence."""
+    known = {
+        "words a reply": f"{found.words:.1f}",
+        "replies that repeat a triple of words": f"{100 * found.repeating:.1f} %",
+        "replies given before": f"{100 * found.said_before:.1f} %",
+        "replies that hold their keyword": None if found.keywords is None else f"{100 * found.keywords:.1f} %",
+        "relevance (embedding average)": None if found.relevance is None else f"{found.relevance:.3f}",
+        "perplexity a word": None if found.perplexity is None else f"{found.perplexity:.2f}",
+    }
+    return f"replies of {split}: " + "; ".join(f"{name}: {value}" for name, value in known.items() if value)
+
+
 def report(
     folder: Path,
     config: Config,
@@ -101,6 +115,8 @@ def report(
             notes.append(f"flags on {split} ({len(one.results)} outputs): {told}")
         if one.summary is not None:
             notes.append(_told(split, one.summary))
+        if one.dialogue is not None:
+            notes.append(told_of_replies(split, one.dialogue))
     write_report(
         folder / "report.html",
         ReportData(

@@ -52,8 +52,8 @@ def words(text: str) -> list[str]:
     return [word.rstrip("-'’") for word in _WORD.findall(text.casefold())]
 
 
-def fit_keywords(pairs: Iterable[tuple[str, str]], *, least: int = 10, common: int = 150) -> Keywords:
-    """Keywords of (message, reply) pairs."""
+def fit_keywords(pairs: Iterable[tuple[str, str]], *, least: int = 10, common: int | None = None) -> Keywords:
+    """Keywords of (message, reply) pairs. common: None is 150, or a tenth of all words if these are fewer."""
     messages: Counter[str] = Counter()
     replies: Counter[str] = Counter()
     together: dict[str, Counter[str]] = {}
@@ -62,7 +62,8 @@ def fit_keywords(pairs: Iterable[tuple[str, str]], *, least: int = 10, common: i
         messages.update(message)
         replies.update(reply)
     ranked = sorted(replies, key=lambda word: (-replies[word], word))
-    wanted = {word for word in ranked[common:] if replies[word] >= least and len(word) > 1}
+    skipped = min(150, len(ranked) // 10) if common is None else common
+    wanted = {word for word in ranked[skipped:] if replies[word] >= least and len(word) > 1}
     for message, reply in split:
         for word in message:
             together.setdefault(word, Counter()).update(reply & wanted)

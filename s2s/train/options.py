@@ -5,7 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Metric = Literal["bleu", "chrf", "ter", "rouge1", "rouge2", "rougeL", "rougeLsum"]
+Metric = Literal[
+    "bleu",
+    "bleu1",
+    "bleu2",
+    "chrf",
+    "ter",
+    "rouge1",
+    "rouge2",
+    "rougeL",
+    "rougeLsum",
+    "distinct1",
+    "distinct2",
+    "distinct3",
+    "entropy1",
+    "entropy2",
+    "entropy3",
+    "generic",
+]
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def test_the_error_is_that_of_forced_references(model, pairs):
 def test_without_alignments_nothing_is_looked_at(model, pairs):
     done = evaluate(model.generator(), pairs, model.trained[0].config.task)
     assert (done.attention, done.alignment) == (None, None)
-    nothing = dict.fromkeys(("attention", "alignment", "summary"))
+    nothing = dict.fromkeys(("attention", "alignment", "summary", "dialogue"))
     assert done.facts() == {"sentences_per_second": done.speed, **nothing}
 
 

@@ -33,10 +33,8 @@ def all_pairs(corpus):
 
 
 def test_messages_of_one_sender_are_one_turn():
-    assert join_turns([("a", "hi"), ("a", "you\n there"), ("b", " "), ("a", "?"), ("b", "yes")]) == [
-        "hi you there ?",
-        "yes",
-    ]
+    said = [("a", "hi"), ("a", "you\n there"), ("b", " "), ("a", "?"), ("b", "yes")]
+    assert join_turns(said) == [("a", "hi you there ?"), ("b", "yes")]
     assert join_turns([]) == []
 
 

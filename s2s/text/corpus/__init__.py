@@ -2,6 +2,7 @@
 
 from s2s.text.corpus.base import Corpus, DataReport, FileFingerprint, Pair, SplitReport, reference_streams
 from s2s.text.corpus.chitchat import chitchat
+from s2s.text.corpus.conversations import dialogues
 from s2s.text.corpus.debian_pairs import debian
 from s2s.text.corpus.debian_synopsis import debian_synopsis
 from s2s.text.corpus.enron import aeslc
@@ -24,6 +25,7 @@ __all__ = [
     "debian",
     "debian_synopsis",
     "describe",
+    "dialogues",
     "files",
     "generated",
     "hub",

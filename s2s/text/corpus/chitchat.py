@@ -110,7 +110,7 @@ def _conversations(wheel: Path) -> Iterator[tuple[str, list[str]]]:
     if not isinstance(found, dict):
         raise DataError("has another form", where=f"{wheel}:{_FILE}", expected="an object of conversations")
     for name in sorted(found):
-        yield name, join_turns(_messages(found[name], f"{wheel}:{_FILE}:{name}"))
+        yield name, [text for _, text in join_turns(_messages(found[name], f"{wheel}:{_FILE}:{name}"))]
 
 
 def _messages(conversation: Any, where: str) -> list[tuple[str, str]]:

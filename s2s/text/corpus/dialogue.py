@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from importlib import resources
 from typing import Literal
@@ -24,8 +24,8 @@ _WORD = re.compile(r"\w+")
 _NUMBER = re.compile(r"(?<!\d)(?:\d[\s().-]?){7,}\d")
 
 
-def join_turns(messages: Iterator[tuple[str, str]] | Sequence[tuple[str, str]]) -> list[str]:
-    """(speaker, text) of each message, in order, to turns: what one speaker says in a row is one, joined by a space.
+def join_turns(messages: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """(speaker, text) of each message, in order, to those of turns: what one says in a row is one, joined by a space.
 
     White space inside is one space; messages of nothing else are no messages.
     """
@@ -38,7 +38,7 @@ def join_turns(messages: Iterator[tuple[str, str]] | Sequence[tuple[str, str]]) 
             turns[-1] = speaker, f"{turns[-1][1]} {text}"
         else:
             turns.append((speaker, text))
-    return [text for _, text in turns]
+    return turns
 
 
 def examples(turns: Sequence[str], most: int, direction: Direction, origin: str) -> Iterator[Pair]:
