@@ -1,0 +1,234 @@
+"""The worker: joined or alone the same answers, a bounded queue, nothing run for who left, an orderly end."""
+
+import threading
+import time
+from concurrent.futures import CancelledError
+
+import pytest
+
+from s2s.errors import RunError, UsageError
+from s2s.serve.work import OverloadedError, StoppingError, Worker
+
+PATIENCE = 10
+
+
+class Gate:
+    """Work that holds the worker until `open` is set."""
+
+    def __init__(self):
+        self.begun, self.open = threading.Event(), threading.Event()
+
+    def __call__(self, items):
+        self.begun.set()
+        assert self.open.wait(PATIENCE)
+        return items
+
+
+class Upper:
+    """Upper-cases texts and remembers its batches; refuses `bad`."""
+
+    def __init__(self):
+        self.batches = []
+
+    def __call__(self, items):
+        self.batches.append(list(items))
+        if "bad" in items:
+            raise UsageError("bad")
+        return [item.upper() for item in items]
+
+
+@pytest.fixture
+def worker():
+    made = Worker(waiting=8, together=4)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def held(worker):
+    """A worker that is busy until the gate opens."""
+    gate = Gate()
+    worker.submit(gate, [0])
+    assert gate.begun.wait(PATIENCE)
+    yield gate
+    gate.open.set()
+
+
+def test_a_job_runs_at_once_and_gives_its_results(worker):
+    upper = Upper()
+    assert worker.submit(upper, ["a", "b"], "key").result(PATIENCE) == ["A", "B"]
+    assert upper.batches == [["a", "b"]]
+
+
+def test_who_waits_is_taken_along_up_to_the_limit_in_order(worker, held):
+    upper = Upper()
+    asked = [["a"], ["b", "c"], ["d", "e"], ["f"], ["g"]]
+    futures = [worker.submit(upper, items, "key") for items in asked]
+    held.open.set()
+    assert [future.result(PATIENCE) for future in futures] == [[i.upper() for i in items] for items in asked]
+    assert upper.batches == [["a", "b", "c", "f"], ["d", "e", "g"]]
+
+
+def test_only_equal_keys_are_joined_and_none_joins_nobody(worker, held):
+    upper = Upper()
+    futures = [worker.submit(upper, [text], key) for text, key in zip("abcdef", [1, 2, 1, None, None, 2], strict=True)]
+    held.open.set()
+    assert [future.result(PATIENCE) for future in futures] == [[text] for text in "ABCDEF"]
+    assert upper.batches == [["a", "c"], ["b", "f"], ["d"], ["e"]]
+
+
+def test_an_error_reaches_only_who_asked_for_it(worker, held):
+    upper = Upper()
+    good, bad, other = (worker.submit(upper, [text], "key") for text in ("a", "bad", "c"))
+    held.open.set()
+    assert good.result(PATIENCE) == ["A"]
+    assert other.result(PATIENCE) == ["C"]
+    with pytest.raises(UsageError):
+        bad.result(PATIENCE)
+
+
+def test_missing_results_are_an_error(worker):
+    with pytest.raises(RunError, match="results are missing"):
+        worker.submit(lambda items: items[1:], [1, 2]).result(PATIENCE)
+
+
+def test_a_full_queue_refuses_until_someone_leaves(worker, held):
+    upper = Upper()
+    futures = [worker.submit(upper, [f"{i}"]) for i in range(8)]
+    assert worker.waiting == 8
+    with pytest.raises(OverloadedError):
+        worker.submit(upper, ["x"])
+    with pytest.raises(OverloadedError):
+        worker.stream(lambda: iter("x"), print)
+    assert futures[3].cancel()
+    late = worker.submit(upper, ["late"])
+    held.open.set()
+    assert late.result(PATIENCE) == ["LATE"]
+    assert [b[0] for b in upper.batches] == ["0", "1", "2", "4", "5", "6", "7", "late"]
+
+
+def test_who_left_before_is_never_run(worker, held):
+    upper = Upper()
+    gone, stays = worker.submit(upper, ["gone"], 1), worker.submit(upper, ["stays"], 1)
+    assert gone.cancel()
+    held.open.set()
+    assert stays.result(PATIENCE) == ["STAYS"]
+    assert upper.batches == [["stays"]]
+
+
+def test_a_stream_gives_its_pieces_in_order(worker):
+    got = []
+    worker.stream(lambda: iter(["a", " b", " c"]), got.append).future.result(PATIENCE)
+    assert got == ["a", " b", " c"]
+
+
+def test_streams_take_turns_and_jobs_run_between_their_pieces(worker, held):
+    got, seen = [], []
+    first = worker.stream(lambda: iter("abc"), got.append)
+    second = worker.stream(lambda: iter("123"), got.append)
+    third = worker.submit(lambda items: seen.append(list(got)) or items, [0])
+    fourth = worker.submit(lambda items: seen.append(list(got)) or items, [0])
+    held.open.set()
+    for one in (first.future, second.future, third, fourth):
+        one.result(PATIENCE)
+    assert "".join(got) == "a1b2c3"
+    assert seen in ([[], ["a", "1"]], [["a", "1"], ["a", "1", "b", "2"]])
+
+
+def test_a_stream_stops_when_it_is_left_and_its_generator_is_closed(worker):
+    closed, got, enough = threading.Event(), [], threading.Event()
+
+    def endless():
+        try:
+            while True:
+                yield "x"
+        finally:
+            closed.set()
+
+    def put(piece):
+        got.append(piece)
+        if len(got) == 5:
+            enough.set()
+
+    stream = worker.stream(endless, put)
+    assert enough.wait(PATIENCE)
+    stream.cancel()
+    with pytest.raises(CancelledError):
+        stream.future.result(PATIENCE)
+    assert closed.is_set()
+    made = len(got)
+    assert worker.submit(lambda items: items, [1]).result(PATIENCE) == [1]
+    assert len(got) == made
+
+
+@pytest.mark.parametrize("where", ["start", "piece", "put"])
+def test_an_error_ends_its_stream_alone(worker, where):
+    def broken():
+        yield "a"
+        raise UsageError("broken")
+
+    def fail(*_):
+        raise UsageError("broken")
+
+    start, put = {"start": (fail, print), "piece": (broken, lambda _: 0), "put": (lambda: iter("ab"), fail)}[where]
+    with pytest.raises(UsageError):
+        worker.stream(start, put).future.result(PATIENCE)
+    assert worker.submit(lambda items: items, [1]).result(PATIENCE) == [1]
+    assert worker.waiting == 0
+
+
+def test_closing_finishes_what_runs_and_refuses_the_rest():
+    worker, gate = Worker(), Gate()
+    running = worker.submit(gate, [1])
+    assert gate.begun.wait(PATIENCE)
+    waits, stream = worker.submit(Upper(), ["a"]), worker.stream(lambda: iter("ab"), print)
+    gone = worker.submit(Upper(), ["b"])
+    gone.cancel()
+    closing = threading.Thread(target=worker.close)
+    closing.start()
+    while True:  # until it is closed
+        try:
+            worker.submit(Upper(), ["c"]).cancel()
+            time.sleep(0.001)
+        except StoppingError:
+            break
+    gate.open.set()
+    closing.join(PATIENCE)
+    assert running.result(PATIENCE) == [1]
+    for future in (waits, stream.future):
+        with pytest.raises(StoppingError):
+            future.result(PATIENCE)
+    with pytest.raises(StoppingError):
+        worker.stream(lambda: iter("a"), print)
+
+
+def test_the_sizes_of_batches_are_told():
+    sizes, gate = [], Gate()
+    worker = Worker(batches=sizes.append)
+    worker.submit(gate, [0])
+    assert gate.begun.wait(PATIENCE)
+    futures = [worker.submit(Upper(), ["a", "b"], 1) for _ in range(3)]
+    gate.open.set()
+    for future in futures:
+        future.result(PATIENCE)
+    worker.close()
+    assert sizes == [1, 6]
+
+
+def test_nothing_of_what_was_answered_is_kept(worker):
+    class Text(str):
+        pass
+
+    import gc
+    import weakref
+
+    text = Text("x")
+    seen = weakref.ref(text)
+    worker.submit(lambda items: [len(item) for item in items], [text], 1).result(PATIENCE)
+    del text
+    for _ in range(100):  # the worker lets go just after it answered
+        gc.collect()
+        if seen() is None:
+            break
+        time.sleep(0.01)
+    assert seen() is None
