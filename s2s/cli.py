@@ -22,6 +22,7 @@ COMMANDS = {
     "summarise": ("summarise", "summarise lines, files or folders"),
     "summarize": ("summarise", "the same as summarise"),
     "stream": ("stream", "translate a source as it grows, word by word"),
+    "serve": ("serve", "answer over HTTP, with a page to try models"),
     "score": ("score", "score a text against references"),
     "compare": ("compare", "compare runs in one table, with paired tests"),
     "gallery": ("gallery", "show every attention mechanism on one page, with pictures from runs"),

@@ -84,7 +84,10 @@ class Worker:
         return job.future
 
     def stream(self, start: Callable[[], Iterator[str]], put: Callable[[str], None]) -> Stream:
-        """Call `put` with every piece of `start()`, both in the worker's thread. Raises OverloadedError and StoppingError."""
+        """Call `put` with every piece of `start()`, both in the worker's thread.
+
+        Raises OverloadedError and StoppingError.
+        """
         made = Stream(start, put)
         with self._change:
             self._admit()

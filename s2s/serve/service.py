@@ -1,0 +1,82 @@
+"""What all interfaces ask: the models by name, and a worker's answers awaited for as long as the client is there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from s2s.serve.models import Message, Served, UnknownModelError
+from s2s.serve.work import Worker
+from s2s.types import Result
+
+T = TypeVar("T")
+
+CLIENT_LEFT = 499  # a status that nobody reads but the metrics
+
+
+class Service:
+    """The models and the worker that owns them. needs_key: clients must show one."""
+
+    def __init__(self, models: Mapping[str, Served], worker: Worker, *, needs_key: bool = False) -> None:
+        self.models, self.worker, self.needs_key = dict(models), worker, needs_key
+
+    def find(self, name: str) -> Served:
+        """The model of this name. Raises UnknownModelError."""
+        if name not in self.models:
+            raise UnknownModelError(f"there is no model {name!r} here", expected=", ".join(self.models))
+        return self.models[name]
+
+    async def answers(
+        self,
+        request: Request,
+        served: Served,
+        conversations: Sequence[Sequence[Message]],
+        changes: Mapping[str, Any],
+        *,
+        alignment: bool = False,
+    ) -> list[Result]:
+        """See `Served.answers`. A client that leaves takes what it asked for out of the queue."""
+        asked = served.answers(self.worker, conversations, changes, alignment=alignment)
+        return await unless_left(request, asyncio.wrap_future(asked))
+
+    async def stream(
+        self, served: Served, conversation: Sequence[Message], changes: Mapping[str, Any]
+    ) -> AsyncGenerator[str, None]:
+        """The pieces of a reply as they are known. Closing this stops the decoding."""
+        served.search(changes)
+        loop = asyncio.get_running_loop()
+        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+
+        def put(piece: str | None) -> None:
+            loop.call_soon_threadsafe(pieces.put_nowait, piece)
+
+        asked = self.worker.stream(lambda: served.stream(conversation, changes), put)
+        asked.future.add_done_callback(lambda _: put(None))
+        try:
+            while (piece := await pieces.get()) is not None:
+                yield piece
+            asked.future.result()
+        finally:
+            asked.cancel()
+
+
+async def unless_left(request: Request, wanted: Awaitable[T]) -> T:
+    """What is awaited; if the client leaves first it is cancelled, and HTTPException(499) raised."""
+    work, left = asyncio.ensure_future(wanted), asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait({work, left}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise HTTPException(CLIENT_LEFT, "the client left")
+        return work.result()
+    finally:
+        work.cancel()
+        left.cancel()
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
