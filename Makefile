@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo summarise test lint types format clean venv
+.PHONY: help demo summarise chat test lint types format clean venv
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -20,6 +20,9 @@ demo: $(READY) ## get the default corpus, train, score, show translations (what 
 
 summarise: $(READY) ## the same for summaries: Debian's package descriptions to their synopsis
 	$(BIN)/s2s demo summarise/debian-synopsis
+
+chat: $(READY) ## the same for dialogue: human conversations, and then one with you
+	$(BIN)/s2s demo chat/chitchat
 
 test: $(READY) ## every test that needs no network
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not network and not slow"

@@ -100,6 +100,13 @@ def _check_ranges(config: Config) -> Iterator[str]:
         yield f"`name` must be a relative path without `..`, found {config.name!r}: run folders are named by it"
 
 
+def _check_task(config: Config) -> Iterator[str]:
+    task = config.task
+    if (task.overlong == "turns") != (task.name == "dialogue") and task.overlong != "refuse":
+        fitting = "turns or refuse" if task.name == "dialogue" else "split, merge, truncate or refuse"
+        yield f"`task.overlong={task.overlong}` has no meaning for task={task.name}: take {fitting}"
+
+
 def _check_training(config: Config) -> Iterator[str]:
     trainer, optim = config.trainer, config.optim
     if trainer.steps is None and trainer.epochs is None and trainer.minutes is None:
@@ -246,6 +253,7 @@ def _check_search(config: Config) -> Iterator[str]:
 
 _CHECKS: tuple[Callable[[Config], Iterator[str]], ...] = (
     _check_ranges,
+    _check_task,
     _check_training,
     _check_text,
     _check_parts,

@@ -21,6 +21,7 @@ COMMANDS = {
     "translate": ("translate", "translate lines"),
     "summarise": ("summarise", "summarise lines, files or folders"),
     "summarize": ("summarise", "the same as summarise"),
+    "chat": ("chat", "talk with a dialogue model"),
     "stream": ("stream", "translate a source as it grows, word by word"),
     "serve": ("serve", "answer over HTTP, with a page to try models"),
     "score": ("score", "score a text against references"),

@@ -42,13 +42,13 @@ RENAMED: dict[str, str] = {}
 class TaskConfig:
     """What is done with the corpus and how it is scored."""
 
-    name: Literal["translation", "summarisation"] = "translation"
+    name: Literal["translation", "summarisation", "dialogue"] = "translation"
     metrics: list[Metric] = field(default_factory=lambda: ["bleu", "chrf"])
     lowercase: bool = False  # scores ignore case (sacrebleu -lc)
     tokenize: Literal["13a", "intl", "zh", "ja-mecab", "ko-mecab", "flores200", "char", "none"] = "13a"  # of BLEU
     rouge_tokenize: Literal["auto", "rouge_score", "unicode"] = "auto"  # of ROUGE
     stem: bool = False  # ROUGE compares stems (English)
-    overlong: Overlong = "split"  # sources above trainer.max_source; truncate: those of training are cut too
+    overlong: Overlong = "split"  # sources above trainer.max_source; truncate, turns: in training too
     extract_words: int | None = None  # summarisation: of the extracts scored beside a model; null = of a mean summary
     eval_splits: list[str] = field(default_factory=lambda: ["test", "test_raw"])  # scored at the end where they exist
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 # What is done with a text above the model's length limit: its parts are decoded and joined, or the joined outputs are
-# decoded again until they fit, or it is cut off, or refused.
-Overlong = Literal["split", "merge", "truncate", "refuse"]
+# decoded again until they fit, or it is cut off, or refused; of a dialogue, the oldest turns are left out.
+Overlong = Literal["split", "merge", "truncate", "refuse", "turns"]
 
 # What can be added to the embeddings of a source, see `s2s.model.features.SourceFeatures`.
 Feature = Literal["position", "frequency", "length"]
@@ -128,7 +128,8 @@ class Result:
 
     tokens: the ids of the output, so that its score can be checked by forced decoding.
     alignment: (output pieces, source pieces, weights as nested lists), or None.
-    flags: truncated, split, merged, unfinished, looping, copied, blank, refused, constraint_unmet, fallback.
+    flags: truncated, turns_dropped, split, merged, unfinished, looping, copied, blank, refused, constraint_unmet,
+    fallback.
     """
 
     input: str

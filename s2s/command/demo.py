@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 _RECIPE = "translate/debian-en-de"
 _FALLBACK = ["corpus=catalogs", "corpus.max_words=15", "name=translate/catalogs-en-de"]  # of the default recipe
 # What the outputs of a task are called, and the command that makes them.
-_OUTPUTS = {"translation": ("translations", "translate"), "summarisation": ("summaries", "summarise")}
+_OUTPUTS = {
+    "translation": ("translations", "translate"),
+    "summarisation": ("summaries", "summarise"),
+    "dialogue": ("replies", "chat"),
+}
+# What is said in the sample conversation with a dialogue model.
+_SAID = ("hello!", "how are you today?", "what do you do for fun?", "do you have any pets?", "i have to go now, bye")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,14 +99,35 @@ def _show(latest: Path, words: list[str]) -> None:
         if (folder / name).exists():
             print(f"  {shown / name!s:<{len(str(shown)) + 12}}  {what}")
     shell, verb = command(), _OUTPUTS[trained.config.task.name][1]
+    if verb == "chat":
+        _converse(latest)
     print("\nwhat to try next:")
+    said = "hello!" if verb == "chat" else "a text editor for programmers"
     for line, what in (
-        (f'echo "a text editor for programmers" | {shell} {verb} {latest}', "your own text"),
+        (f'echo "{said}" | {shell} {verb} {latest}', "your own text"),
         (f"{shell} train {shlex.join(words)} attention=general", "another attention, one word apart"),
         (f"{shell} compare {shown} {latest}", "then this: both in one table"),
         (f"{shell} list", "all recipes, attentions, encoders, decoders and corpora"),
     ):
         print(f"  {line}    # {what}")
+
+
+def _converse(latest: Path) -> None:
+    """Talk at a terminal; elsewhere show a short conversation."""
+    from s2s.command import chat
+
+    if sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty():
+        parser = argparse.ArgumentParser()
+        chat.add_arguments(parser)
+        chat.run(parser.parse_args([str(latest)]))
+        return
+    from s2s.task.conversation import Conversation
+    from s2s.task.model import load
+
+    conversation = Conversation(load(latest))
+    print("\na conversation:")
+    for line in _SAID:
+        print(f"  you: {line}\n  s2s: {conversation.say(line).text}")
 
 
 def _table(trained: Trained) -> None:

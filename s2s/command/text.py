@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,17 +30,29 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_text_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of every text verb."""
+_OVERLONG = {
+    "split": "decode its parts and join the outputs",
+    "merge": "go on with what was joined until it fits",
+    "truncate": "cut it off",
+    "turns": "leave out the oldest turns",
+    "refuse": "leave it out",
+}
+
+
+def add_text_arguments(
+    parser: argparse.ArgumentParser, overlong: Sequence[str] = ("split", "merge", "truncate", "refuse")
+) -> None:
+    """Arguments of every text verb. overlong: what it can do with long texts."""
     parser.add_argument("-i", "--input", default="-", metavar="FILE", help="lines to read (standard input)")
     parser.add_argument("-o", "--output", default="-", metavar="FILE", help="where to write (standard output)")
     parser.add_argument("--format", default="text", choices=("text", "jsonl"), help="one record a line (text)")
     parser.add_argument("--errors", default="strict", choices=("strict", "replace"), help="at invalid UTF-8 (strict)")
     parser.add_argument(
         "--overlong",
-        choices=("split", "merge", "truncate", "refuse"),
-        help="at a text above the model's length limit: decode its parts and join the outputs (split), go on with what "
-        "was joined until it fits (merge), cut it off (truncate), leave it out (refuse); if not given, as in training",
+        choices=overlong,
+        help="at a text above the model's length limit: "
+        + ", ".join(f"{_OVERLONG[name]} ({name})" for name in overlong)
+        + "; if not given, as in training",
     )
     parser.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes; several have one thread each (1)"
@@ -155,7 +167,9 @@ def read_requests(args: argparse.Namespace) -> Iterator[Request]:
             if args.format == "text":
                 yield Request(line, args.prefix, tuple(args.constraint), tuple(args.ban))
             else:
-                yield _request(line, f"{lines.name}:{lines.count}", args)
+                where = f"{lines.name}:{lines.count}"
+                record = parse_json(line.encode("utf-8", "replace"), where) if line.strip() else {"text": ""}
+                yield request(record, where, args)
         if lines.count == 0:
             note(f"{lines.name} is empty: nothing to do")
         if lines.replaced:
@@ -173,10 +187,10 @@ def read_all(path: str, errors: Errors) -> list[str]:
     return lines
 
 
-def _request(line: str, where: str, args: argparse.Namespace) -> Request:
+def request(record: object, where: str, args: argparse.Namespace) -> Request:
+    """What one record of JSONL asks for. Raises DataError that names `where`."""
     from s2s.task.generate import Request
 
-    record = parse_json(line.encode("utf-8", "replace"), where) if line.strip() else {"text": ""}
     known = ("text", "prefix", "constraints", "banned")
     if not isinstance(record, dict) or not isinstance(record.get("text"), str):
         raise DataError("needs the key `text` with a string", where=where, expected=f"an object of {', '.join(known)}")

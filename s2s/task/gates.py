@@ -6,8 +6,8 @@ import torch
 
 from s2s.task.trained import Trained
 from s2s.text.batching import Example, collate
-from s2s.text.lines import clean
-from s2s.types import EOS, UNK, Result
+from s2s.text.turns import shorten
+from s2s.types import EOS, UNK, Overlong, Result
 
 
 @torch.no_grad()
@@ -20,7 +20,9 @@ def generated_shares(trained: Trained, result: Result) -> list[float]:
     model = trained.model
     if model.copy is None or not result.tokens or {"split", "merged"} & set(result.flags):
         return []
-    ids = trained.source.encode(trained.recased(clean(result.input)[0]))[: len(result.source_pieces) - 1]
+    text, _ = trained.entered(result.input)
+    overlong: Overlong = "turns" if "turns_dropped" in result.flags else "truncate"
+    _, ids, _ = shorten(text, trained.source.encode(text), overlong, len(result.source_pieces) - 1, trained.turns)
     read = [token if token < trained.target.size else UNK for token in result.tokens if token != EOS]
     output = model(collate([Example(ids, read)], [0]).to(trained.device), need_weights=True)
     log_generate, _ = model.copy.log_gates(output.features, output.context)

@@ -5,11 +5,13 @@ Blank lines never reach the model. Long ones are split, cut or refused as asked,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast, get_args
 
 import torch
+from torch import Tensor
 
 from s2s.attention.constraint import constrain
 from s2s.attention.monotonic import hasten
@@ -20,9 +22,10 @@ from s2s.search import Constraints, SearchConfig, ensemble, search
 from s2s.task.trained import Trained
 from s2s.text.batching import pad
 from s2s.text.copying import CopyIds
-from s2s.text.lines import as_title, clean, is_blank
+from s2s.text.lines import as_title, is_blank
 from s2s.text.sentences import split_text
-from s2s.types import EOS, Hypothesis, Overlong, Result, State, StepFunction
+from s2s.text.turns import Turns, shorten
+from s2s.types import BOS, EOS, Hypothesis, Overlong, Result, State, StepFunction, StepOutput
 
 # Characters that are read before the first result is written: bounds memory where lines are long.
 _WINDOW_CHARACTERS = 1 << 21
@@ -101,6 +104,17 @@ def _constrained(model: Seq2Seq, config: SearchConfig) -> Seq2Seq:
     return cast(Seq2Seq, forced)
 
 
+def _overheard(step: StepFunction, hear: Callable[[int], None]) -> StepFunction:
+    """The same step for one hypothesis; `hear` gets each token that is fed, BOS aside."""
+
+    def heard(tokens: Tensor, state: State, rows: Tensor) -> StepOutput:
+        if (token := int(tokens[0])) != BOS:
+            hear(token)
+        return step(tokens, state, rows)
+
+    return heard
+
+
 class Generator:
     """One model, or several that decode as one, behind a list-in, list-out call."""
 
@@ -119,10 +133,26 @@ class Generator:
                     "the models of an ensemble must share their tokenizers",
                     hint="Train them on the same corpus with the same text options and different seeds",
                 )
+        self._hear: Callable[[str], None] | None = None
         self._searched = [_constrained(trained.model, config) for trained in self.models]
         self.overlong = self.options.overlong or first.config.task.overlong
         trained_with = first.config.trainer.max_source
         self.limit = self.options.max_source or trained_with  # tokens, EOS not counted
+        if (self.overlong == "turns") != isinstance(first.source, Turns) and self.overlong != "refuse":
+            raise UsageError(
+                f"--overlong {self.overlong} has no meaning for the task {first.config.task.name}",
+                expected="turns or refuse" if isinstance(first.source, Turns) else "split, merge, truncate or refuse",
+            )
+
+    def overheard(self, hear: Callable[[str], None]) -> Generator:
+        """The same generator, but `hear` gets what is written so far whenever a token is added, while it decodes.
+
+        That is one record at a time, by greedy search or one sample; of all else nothing is heard. What `hear` raises
+        ends the search.
+        """
+        other = copy.copy(self)
+        other._hear = hear
+        return other
 
     def stream(self, requests: Iterable[Request | str], offset: int = 0) -> Iterator[Result]:
         """Results in order, a window of records at a time, so that memory is bounded. offset: number of the first."""
@@ -194,8 +224,7 @@ class Generator:
         return Request(request.text, recased(request.prefix), *phrases)
 
     def _parts(self, record: int, number: int, request: Request) -> list[_Part] | Result:
-        text, removed = clean(request.text)
-        text = self.models[0].recased(text)
+        text, removed = self.models[0].entered(request.text)
         flags = {"cleaned"} if removed else set()
         if is_blank(text):
             return Result(request.text, "", 0.0, 0.0, flags=("blank",))
@@ -203,13 +232,12 @@ class Generator:
         ids = encode(text)
         if not ids:
             return Result(request.text, "", 0.0, 0.0, flags=("blank",))
+        text, ids, shortened = shorten(text, ids, self.overlong, self.limit, self.models[0].turns)
         if len(ids) <= self.limit:
-            return [_Part(record, number << 20, text, ids, flags, request)]
+            return [_Part(record, number << 20, text, ids, flags | shortened, request)]
         if self.overlong == "refuse":
             error = f"{len(ids)} tokens, at most {self.limit} are taken at once (--overlong split, merge or truncate)"
             return Result(request.text, "", 0.0, 0.0, flags=("refused",), error=error)
-        if self.overlong == "truncate":
-            return [_Part(record, number << 20, text, ids[: self.limit], flags | {"truncated"}, request)]
         pieces = [
             piece for piece in split_text(text, self.limit, lambda part: len(encode(part))) if not is_blank(piece)
         ]
@@ -239,13 +267,16 @@ class Generator:
             )
             steps.append(step)
             states.append(state)
+        together = steps[0] if len(steps) == 1 else ensemble(steps)
+        if self._hear is not None and len(parts) == self.config.beam == self.config.nbest == 1:
+            together = _overheard(together, self._written(parts[0], self._hear))
         constraints = [self._constraints(part.request) for part in parts]
         for part, wanted, length in zip(parts, constraints, lengths.tolist(), strict=True):
             if wanted is not None:
                 impossible = wanted.problems(self.config.limit(length), self.models[0].target.size)
                 part.error = "; ".join(impossible) or None
         found = search(
-            steps[0] if len(steps) == 1 else ensemble(steps),
+            together,
             states[0] if len(steps) == 1 else tuple(states),
             self._wider() if any(part.request.banned for part in parts) else self.config,
             lengths.tolist(),
@@ -254,6 +285,16 @@ class Generator:
         )
         for part, outputs in zip(parts, found, strict=True):
             part.outputs = self._allowed(part, outputs)[: self.config.nbest]
+
+    def _written(self, part: _Part, hear: Callable[[str], None]) -> Callable[[int], None]:
+        """What takes the tokens of a part's output as they come, and tells the text."""
+        tokens: list[int] = []
+
+        def add(token: int) -> None:
+            tokens.append(token)
+            hear(self.models[0].target.decode(tokens, part.extra))
+
+        return add
 
     def _copies(self, parts: Sequence[_Part]) -> Copies | None:
         """What each part may copy, where the models copy."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
 from s2s.config import SearchConfig
 from s2s.errors import UsageError
+from s2s.task.chat import context, reply, stream_reply
 from s2s.task.generate import Generator, Options, Request
 from s2s.task.stream import greedy, stream
 from s2s.task.trained import Trained, load_trained
@@ -83,16 +84,36 @@ class Model:
         for number, one in enumerate(texts):
             if not isinstance(one, str):
                 raise UsageError(f"text {number} is no str", found=type(one).__name__)
-        fixed = {key: options.pop(key) for key in ("prefix", "constraints", "banned") if key in options}
-        for key in ("constraints", "banned"):
-            if key in fixed:
-                fixed[key] = tuple(fixed[key])
-        results = self.generator(alignment=details, **options)([Request(one, **fixed) for one in texts])
+        wanted = _wanted(options)
+        results = self.generator(alignment=details, **options)([Request(one, **wanted) for one in texts])
         made: list[Any] = list(results) if details else [result.text for result in results]
         return made[0] if single else made
 
     # Lines in, lines out, whatever the model was trained for: only the verb differs.
     summarise = summarize = translate
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], *, details: bool = False, **options: Any) -> str | Result:
+        """The reply to a conversation: messages, oldest first, each with a `role` (user, assistant, system) and a
+        `content`; see `s2s.task.chat.context`.
+
+        details, options: as of `translate`; flags of the result say what of the conversation the model didn't see.
+        Raises UsageError for what is no conversation or no dialogue model.
+        """
+        wanted = _wanted(options)
+        result = reply(self.reply_generator(**options), context(messages), **wanted)
+        return result if details else result.text
+
+    def chat_stream(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> Iterator[str]:
+        """The reply of `chat` in pieces as they are known: words of greedy search or sampling, else all at once."""
+        wanted = _wanted(options)
+        return stream_reply(self.reply_generator(**options), context(messages), **wanted)
+
+    def reply_generator(self, **options: Any) -> Generator:
+        """`generator` of a dialogue model; raises UsageError for any other."""
+        task = self.trained[0].config.task.name
+        if task != "dialogue":
+            raise UsageError(f"this model was trained for {task}", expected="a dialogue model", hint="Call translate")
+        return self.generator(**options)
 
     def stream(self, words: Iterable[str], *, wait_k: float | None = None, **search: Any) -> Iterator[str]:
         """Translate one sentence while it grows: each word of the output as soon as it is known.
@@ -105,6 +126,12 @@ class Model:
         return stream(
             self.trained[0], words, wait_k=wait_k, search=search_config(greedy(self.trained[0].config.search), search)
         )
+
+
+def _wanted(options: dict[str, Any]) -> dict[str, Any]:
+    """What of the options is asked of each output; taken out of them."""
+    found = {key: options.pop(key) for key in ("prefix", "constraints", "banned") if key in options}
+    return {key: value if key == "prefix" else tuple(value) for key, value in found.items()}
 
 
 def load(path: str | Path, *more: str | Path, device: str = "auto", plugins: Sequence[str] = ()) -> Model:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from s2s.config import Config
 from s2s.errors import DataError
 from s2s.score.alignment import Link, parse_links
 from s2s.task.align import words_of_pieces
+from s2s.task.trained import for_task, turns
 from s2s.text.batching import BatchPlan, Example, example_lengths, make_example
 from s2s.text.copying import Copier
 from s2s.text.corpus import Corpus, Pair
 from s2s.text.lines import read_lines
+from s2s.text.turns import shorten
 from s2s.text.vocabulary import Recipe, Tokenizer
 from s2s.train.links import align_corpus
 
@@ -23,7 +26,7 @@ from s2s.train.links import align_corpus
 class Prepared:
     """A corpus as ids. train, dev: pairs within the length limits.
 
-    too_long: how many were left out of each split; cut: how many sources were cut off at the limit.
+    too_long: how many were left out of each split; cut: how many sources were shortened.
     """
 
     corpus: Corpus
@@ -50,7 +53,7 @@ class Prepared:
     def fetch(self, config: Config) -> _Fetch:
         """Examples by number; with subword sampling, segmented anew in each epoch."""
         copier = _copier(config, self.source, self.target)
-        return _Fetch(self, config.trainer.subword_sample, config.seed, copier, _limit(config))
+        return _Fetch(self, config.trainer.subword_sample, config.seed, copier, _shortening(config))
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class _Fetch:
     alpha: float
     seed: int
     copier: Copier | None
-    limit: int | None  # where sources are cut off
+    shorten: _Shorten
 
     def __call__(self, rows: Sequence[int], epoch: int) -> list[Example]:
         """The examples `rows` of training as they are in `epoch`."""
@@ -69,15 +72,19 @@ class _Fetch:
         source, target = self.prepared.source, self.prepared.target
         sampled = []
         for pair in (self.prepared.pairs[row] for row in rows):
-            ids = source.sample(pair.source, self.alpha, seed)[: self.limit]
+            text, ids, _ = self.shorten(pair.source, source.sample(pair.source, self.alpha, seed))
             target_ids = target.sample(pair.target, self.alpha, seed)
-            sampled.append(make_example(pair.source, ids, pair.target, target_ids, self.copier))
+            sampled.append(make_example(text, ids, pair.target, target_ids, self.copier))
         return sampled
 
 
-def _limit(config: Config) -> int | None:
-    """Where the sources of training are cut off; None where those that are too long are left out."""
-    return config.trainer.max_source if config.task.overlong == "truncate" else None
+_Shorten = Callable[[str, Sequence[int]], tuple[str, list[int], frozenset[str]]]
+
+
+def _shortening(config: Config) -> _Shorten:
+    """How the sources of training are shortened."""
+    limit, most = config.trainer.max_source, turns(config)
+    return partial(shorten, overlong=config.task.overlong, limit=limit, turns=most)
 
 
 def _copier(config: Config, source: Tokenizer, target: Tokenizer) -> Copier | None:
@@ -100,25 +107,24 @@ def train_tokenizers(config: Config, corpus: Corpus) -> tuple[Tokenizer, Tokeniz
 def prepare(config: Config, corpus: Corpus, tokenizers: tuple[Tokenizer, Tokenizer]) -> Prepared:
     """Examples of train and dev. Pairs above `trainer.max_source` or `max_target` tokens are left out and counted.
 
-    With `task.overlong=truncate` sources are cut off instead, and counted as well.
+    With `task.overlong=truncate` or `turns` sources are shortened instead, and counted as well.
     The training examples get the links that `trainer.links` asks for. Raises DataError if nothing is left, or if more
     than half of train is left out, and for a file of links that doesn't fit the corpus.
     """
-    source, target = tokenizers
-    copier = _copier(config, source, target)
+    source, target = for_task(config, tokenizers)
+    copier, shortened = _copier(config, source, target), _shortening(config)
     kept: dict[str, tuple[list[Example], list[Pair]]] = {}
     too_long: dict[str, int] = {}
     cut: dict[str, int] = {}
     limit = config.trainer
     for split in ("train", "dev"):
         pairs = corpus.splits.get(split, [])
-        sources = [source.encode(pair.source) for pair in pairs]
-        if (most := _limit(config)) is not None:
-            cut[split] = sum(len(ids) > most for ids in sources)
-            sources = [ids[:most] for ids in sources]
+        sources = [shortened(pair.source, source.encode(pair.source)) for pair in pairs]
+        if config.task.overlong in ("truncate", "turns"):
+            cut[split] = sum(bool(flags) for _, _, flags in sources)
         examples = [
-            make_example(pair.source, ids, pair.target, target.encode(pair.target), copier)
-            for pair, ids in zip(pairs, sources, strict=True)
+            make_example(text, ids, pair.target, target.encode(pair.target), copier)
+            for pair, (text, ids, _) in zip(pairs, sources, strict=True)
         ]
         if split == "train" and config.trainer.links not in (None, "auto"):
             links = _read_links(str(config.trainer.links), corpus, examples, tokenizers)

@@ -21,7 +21,7 @@ from s2s.text.corpus import Corpus, Pair, reference_streams
 from s2s.types import Score
 
 # What tells how good one output is.
-SAMPLE_SCORES = {"translation": "chrf", "summarisation": "rougeL"}
+SAMPLE_SCORES = {"translation": "chrf", "summarisation": "rougeL", "dialogue": "chrf"}
 
 
 def spread(count: int, of: int) -> list[int]:

@@ -20,6 +20,8 @@ from s2s.tensors import match, persistent_buffers
 from s2s.text import tokenizer
 from s2s.text.batching import Example, make_example
 from s2s.text.copying import Copier
+from s2s.text.lines import clean
+from s2s.text.turns import Turns, clean_turns
 from s2s.text.vocabulary import Tokenizer
 
 
@@ -47,9 +49,31 @@ class Trained:
         """A pair of texts as ids."""
         return make_example(source, self.source.encode(source), target, self.target.encode(target), self.copier)
 
+    @property
+    def turns(self) -> int:
+        """Most turns of a context; see `turns`."""
+        return turns(self.config)
+
+    def entered(self, text: str) -> tuple[str, int]:
+        """A source as the model may see it, and how many characters were changed for that; see `clean`."""
+        cleaned, changed = clean_turns(text) if isinstance(self.source, Turns) else clean(text)
+        return self.recased(cleaned), changed
+
     def recased(self, text: str) -> str:
         """A text as the corpus had it: lower-cased, if that was (`corpus.lowercase`)."""
         return text.lower() if self.config.corpus.options.get("lowercase") is True else text
+
+
+def turns(config: Config) -> int:
+    """Most turns of a context, as the corpus had them; 1 where it had single ones."""
+    most = config.corpus.options.get("turns", 1)
+    return most if isinstance(most, int) else 1
+
+
+def for_task(config: Config, tokenizers: tuple[Tokenizer, Tokenizer]) -> tuple[Tokenizer, Tokenizer]:
+    """The tokenizers of a model, the source's for contexts where its task is dialogue."""
+    source, target = tokenizers
+    return (Turns(source), target) if config.task.name == "dialogue" else (source, target)
 
 
 def build_model(config: Config, source_size: int, target_size: int) -> Seq2Seq:
@@ -112,7 +136,7 @@ def load_trained(path: str | Path, *, device: str = "auto", plugins: Sequence[st
         config = from_plain({key: value for key, value in read.config.items() if key in known}, plugins=plugins)
     except S2SError as error:
         raise BundleError(str(error), where=where) from error
-    source, target = tokenizer.load(read.files)
+    source, target = for_task(config, tokenizer.load(read.files))
     languages, sizes = read.config.get("languages"), read.config.get("vocabulary")
     if sizes != [source.size, target.size]:
         raise BundleError(

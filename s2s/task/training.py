@@ -27,6 +27,7 @@ from s2s.task.trained import Trained, build_model, load_trained, pick_device, sa
 from s2s.text import tokenizer
 from s2s.text.corpus import Corpus, reference_streams
 from s2s.text.sentences import sentence_marks
+from s2s.text.turns import Turns, turn_marks
 from s2s.text.vocabulary import Tokenizer, beginnings
 from s2s.train import checkpoint
 from s2s.train.log import RunLog, read_log, training_speed
@@ -111,7 +112,8 @@ def start_run(config: Config, prepared: Prepared, device: torch.device) -> Run:
     if model.features is not None:
         model.features.fit((example.source for example in prepared.train), beginnings(prepared.target))
     if model.sentences is not None:
-        model.sentences.fit(sentence_marks(prepared.source))
+        source = prepared.source
+        model.sentences.fit(turn_marks(source) if isinstance(source, Turns) else sentence_marks(source))
     model = model.to(device)
     meta = {
         "config": to_plain(config),
