@@ -18,7 +18,12 @@ from s2s import paths
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # What is imported under another name than it is installed under.
-DISTRIBUTIONS = {"yaml": "pyyaml", "hydra": "hydra-core", "rouge_score": "rouge-score", "prometheus_client": "prometheus-client"}
+DISTRIBUTIONS = {
+    "yaml": "pyyaml",
+    "hydra": "hydra-core",
+    "rouge_score": "rouge-score",
+    "prometheus_client": "prometheus-client",
+}
 
 
 def requirement(text):
@@ -67,7 +72,14 @@ def test_the_wheel_holds_all_of_the_data_folders(unpacked, name):
 
 def test_the_wheel_holds_the_package_with_assets_and_types_and_nothing_else(wheel, unpacked):
     there = {path for path in files_below(ROOT / "s2s") if "__pycache__" not in path}
-    assert {"py.typed", "show/report.html", "show/report.css", "show/report.js", "command/demo.py", "serve/page/index.html"} <= there
+    assert {
+        "py.typed",
+        "show/report.html",
+        "show/report.css",
+        "show/report.js",
+        "command/demo.py",
+        "serve/page/index.html",
+    } <= there
     assert there <= files_below(unpacked / "s2s")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()

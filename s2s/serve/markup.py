@@ -6,6 +6,9 @@ import html
 from collections.abc import Sequence
 from html.parser import HTMLParser
 
+from s2s.errors import DataError
+from s2s.files import printable
+
 _UNTOUCHED = ("script", "style")  # their content is no text
 
 
@@ -59,9 +62,13 @@ class Page:
     """A piece of HTML. `texts`: its runs of text, without blanks around them; each is translated by itself."""
 
     def __init__(self, source: str) -> None:
+        """Raises DataError where it can't be read at all."""
         splitter = _Splitter()
-        splitter.feed(source)
-        splitter.close()
+        try:
+            splitter.feed(source)
+            splitter.close()
+        except AssertionError as error:  # the parser's way to refuse a declaration that is none
+            raise DataError("is no HTML", where="q", found=printable(error)) from None
         self._parts = [(is_text and bool(text.strip()), text) for is_text, text in splitter.parts]
         self.texts = [html.unescape(text).strip() for is_text, text in self._parts if is_text]
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from s2s.config import SearchConfig
 from s2s.errors import UsageError
-from s2s.serve.work import Worker
+from s2s.serve.work import Stream, Worker
+from s2s.task.chat import Context, context, tell
 from s2s.task.generate import Request
 from s2s.task.model import Model, load, search_config
 from s2s.types import Result
@@ -58,32 +59,43 @@ class Served:
         """A result for each conversation, in their order.
 
         Requests of one search to one model are decoded together; samples are not, as their place in a batch seeds them.
-        Raises UsageError and ConfigError for wrong changes, and what `Worker.submit` raises.
+        Raises UsageError and ConfigError for wrong changes or conversations, and what `Worker.submit` raises.
         """
         search = self.search(changes)
-        options = _one_output(changes)
-        if self.task == "dialogue":
-            talker = cast(Any, self.model)
 
-            def chat(asked: list[Sequence[Message]]) -> list[Result]:
-                return [talker.chat(one, details=True, **options) for one in asked]
-
-            return worker.submit(chat, conversations)
-
-        def generate(requests: list[Request]) -> list[Result]:
-            return self.model.generator(alignment=alignment, **options)(requests)
+        def generate(asked: list[Context]) -> list[Result]:
+            generator = self.model.generator(alignment=alignment, **_one_output(changes))
+            results = generator([Request(one.text) for one in asked])
+            return [_flagged(result, one) for result, one in zip(results, asked, strict=True)]
 
         key = None if search.sample else (self.name, search, alignment)
-        return worker.submit(generate, [Request(one[-1]["content"]) for one in conversations], key)
+        return worker.submit(generate, [self._context(one) for one in conversations], key)
 
-    def stream(self, conversation: Sequence[Message], changes: Mapping[str, Any]) -> Iterator[str]:
-        """The reply to a conversation in pieces, as they are known. For the worker's thread."""
-        pieces: Iterator[str] = cast(Any, self.model).chat_stream(conversation, **_one_output(changes))
-        return pieces
+    def stream(
+        self, worker: Worker, conversation: Sequence[Message], changes: Mapping[str, Any], put: Callable[[str], None]
+    ) -> Stream:
+        """The reply to a conversation, of which `put` gets the pieces as they are known; see `s2s.task.chat.tell`.
+
+        Raises what `answers` raises.
+        """
+        self.search(changes)
+        asked = self._context(conversation)
+        return worker.stream(lambda hear: tell(self.model.generator(**_one_output(changes)), asked, hear), put)
+
+    def _context(self, conversation: Sequence[Message]) -> Context:
+        """What the model is asked. What stands before the text of a translator or summariser is left out, flagged."""
+        if self.task == "dialogue":
+            return context(conversation)
+        ignored = {"history_ignored"} if len(conversation) > 1 else set[str]()
+        return Context(conversation[-1]["content"], frozenset(ignored))
 
 
 def _one_output(changes: Mapping[str, Any]) -> dict[str, Any]:
     return {"nbest": 1, **changes}
+
+
+def _flagged(result: Result, asked: Context) -> Result:
+    return replace(result, flags=tuple(sorted({*result.flags, *asked.flags})))
 
 
 def load_models(named: Sequence[str], *, device: str = "auto", plugins: Sequence[str] = ()) -> dict[str, Served]:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter
@@ -19,7 +18,7 @@ from s2s.errors import S2SError
 from s2s.serve.failures import error, status_of
 from s2s.serve.models import Served
 from s2s.serve.openai_schema import ChatRequest
-from s2s.serve.service import Service, unless_left
+from s2s.serve.service import Reply, Service, unless_left
 from s2s.serve.stops import Stops, cut
 from s2s.serve.strict import StrictRoute, event
 from s2s.types import Result
@@ -50,9 +49,13 @@ def router(service: Service) -> APIRouter:
         if not asked.stream:
             return _completion(asked, await _results(service, served, asked, request))
         if served.task == "dialogue" and (asked.n or 1) == 1:
-            pieces = service.stream(served, asked.conversation(), asked.search())
-            first = await unless_left(request, anext(pieces, ""))
-            return _events(_streamed(asked, first, pieces))
+            reply = service.stream(served, asked.conversation(), asked.search())
+            try:
+                first = await unless_left(request, anext(reply, ""))
+            except BaseException:
+                reply.close()
+                raise
+            return _events(_streamed(asked, first, reply))
         return _events(_whole(asked, await _results(service, served, asked, request)))
 
     return routes
@@ -73,8 +76,10 @@ def _head(asked: ChatRequest, kind: str) -> dict[str, Any]:
     }
 
 
-def _ended(result: Result, stopped: bool) -> str:
-    return "length" if "unfinished" in result.flags and not stopped else "stop"
+def _end(result: Result, stopped: bool) -> dict[str, Any]:
+    """Why an output ended; and the flags of the result, which OpenAI has no place for."""
+    unfinished = "unfinished" in result.flags and not stopped
+    return {"finish_reason": "length" if unfinished else "stop", "flags": list(result.flags)}
 
 
 def _usage(results: Sequence[Result]) -> dict[str, int]:
@@ -87,7 +92,7 @@ def _completion(asked: ChatRequest, results: Sequence[Result]) -> dict[str, Any]
     for index, result in enumerate(results):
         text, stopped = cut(result.text, asked.stops())
         message = {"role": "assistant", "content": text, "refusal": None}
-        choices.append({"index": index, "message": message, "logprobs": None, "finish_reason": _ended(result, stopped)})
+        choices.append({"index": index, "message": message, "logprobs": None, **_end(result, stopped)})
     return {**_head(asked, "chat.completion"), "choices": choices, "usage": _usage(results)}
 
 
@@ -95,19 +100,22 @@ def _events(chunks: AsyncIterator[bytes]) -> StreamingResponse:
     return StreamingResponse(chunks, media_type="text/event-stream")
 
 
+_GOES_ON = {"finish_reason": None}
+
+
 class _Chunks:
     """The events of one stream."""
 
     def __init__(self, asked: ChatRequest) -> None:
         self._head = _head(asked, "chat.completion.chunk")
-        self._tells_usage = asked.stream_options is not None and asked.stream_options.include_usage
+        self.tells_usage = asked.stream_options is not None and asked.stream_options.include_usage
 
-    def __call__(self, index: int, delta: dict[str, str], ended: str | None = None) -> bytes:
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": ended}
-        return event({**self._head, "choices": [choice], **({"usage": None} if self._tells_usage else {})})
+    def __call__(self, index: int, delta: dict[str, str], end: Mapping[str, Any] = _GOES_ON) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": None, **end}
+        return event({**self._head, "choices": [choice], **({"usage": None} if self.tells_usage else {})})
 
     def end(self, usage: dict[str, int] | None) -> bytes:
-        told = event({**self._head, "choices": [], "usage": usage}) if self._tells_usage else b""
+        told = event({**self._head, "choices": [], "usage": usage}) if self.tells_usage else b""
         return told + event("[DONE]")
 
 
@@ -117,24 +125,30 @@ async def _whole(asked: ChatRequest, results: Sequence[Result]) -> AsyncIterator
     for index, result in enumerate(results):
         text, stopped = cut(result.text, asked.stops())
         yield chunk(index, {"role": "assistant", "content": text})
-        yield chunk(index, {}, _ended(result, stopped))
+        yield chunk(index, {}, _end(result, stopped))
     yield chunk.end(_usage(results))
 
 
-async def _streamed(asked: ChatRequest, first: str, pieces: AsyncGenerator[str, None]) -> AsyncIterator[bytes]:
+async def _streamed(asked: ChatRequest, first: str, reply: Reply) -> AsyncIterator[bytes]:
     """A reply in pieces, until a stop sequence is met or the client leaves: then the decoding stops too."""
     chunk, stops = _Chunks(asked), Stops(asked.stops())
-    async with aclosing(pieces):
+    try:
         yield chunk(0, {"role": "assistant", "content": stops(first)})
-        try:
-            while not stops.found and (piece := await anext(pieces, None)) is not None:
-                if text := stops(piece):
-                    yield chunk(0, {"content": text})
-        except S2SError as reason:
-            kind = "invalid_request_error" if status_of(reason) < 500 else "server_error"
-            yield event({"error": error(str(reason), kind)})
-            return
-    if rest := stops.rest():
-        yield chunk(0, {"content": rest})
-    yield chunk(0, {}, "stop")
-    yield chunk.end(None)
+        async for piece in reply:
+            if text := stops(piece):
+                yield chunk(0, {"content": text})
+            if stops.found and not chunk.tells_usage:
+                break
+        if rest := stops.rest():
+            yield chunk(0, {"content": rest})
+        if stops.found and not chunk.tells_usage:
+            yield chunk(0, {}, {"finish_reason": "stop"})
+            yield chunk.end(None)
+        else:
+            yield chunk(0, {}, _end(reply.result, stops.found))
+            yield chunk.end(_usage([reply.result]))
+    except S2SError as reason:
+        kind = "invalid_request_error" if status_of(reason) < 500 else "server_error"
+        yield event({"error": error(str(reason), kind)})
+    finally:
+        reply.close()

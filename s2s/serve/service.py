@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from s2s.serve.models import Message, Served, UnknownModelError
-from s2s.serve.work import Worker
+from s2s.serve.work import Stream, Worker
 from s2s.types import Result
 
 T = TypeVar("T")
@@ -43,25 +43,44 @@ class Service:
         asked = served.answers(self.worker, conversations, changes, alignment=alignment)
         return await unless_left(request, asyncio.wrap_future(asked))
 
-    async def stream(
-        self, served: Served, conversation: Sequence[Message], changes: Mapping[str, Any]
-    ) -> AsyncGenerator[str, None]:
-        """The pieces of a reply as they are known. Closing this stops the decoding."""
-        served.search(changes)
-        loop = asyncio.get_running_loop()
-        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+    def stream(self, served: Served, conversation: Sequence[Message], changes: Mapping[str, Any]) -> Reply:
+        """See `Served.stream`."""
+        return Reply(lambda put: served.stream(self.worker, conversation, changes, put))
 
-        def put(piece: str | None) -> None:
-            loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
-        asked = self.worker.stream(lambda: served.stream(conversation, changes), put)
-        asked.future.add_done_callback(lambda _: put(None))
-        try:
-            while (piece := await pieces.get()) is not None:
-                yield piece
-            asked.future.result()
-        finally:
-            asked.cancel()
+class Reply:
+    """The pieces of a reply as they are known; after the last one `result` is there."""
+
+    def __init__(self, start: Callable[[Callable[[str], None]], Stream]) -> None:
+        """start: given what takes the pieces. For the thread of an event loop."""
+        self._pieces: asyncio.Queue[str | None] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+        self._stream = start(self._put)
+        self._stream.future.add_done_callback(lambda _: self._put(None))
+
+    def _put(self, piece: str | None) -> None:
+        self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
+
+    def __aiter__(self) -> Reply:
+        return self
+
+    async def __anext__(self) -> str:
+        piece = await self._pieces.get()
+        if piece is None:
+            self._pieces.put_nowait(None)
+            self._stream.future.result()
+            raise StopAsyncIteration
+        return piece
+
+    @property
+    def result(self) -> Result:
+        """What was told, whole."""
+        found: Result = self._stream.future.result(0)
+        return found
+
+    def close(self) -> None:
+        """Stop the decoding, if it goes on."""
+        self._stream.cancel()
 
 
 async def unless_left(request: Request, wanted: Awaitable[T]) -> T:

@@ -1,14 +1,14 @@
 """One thread that owns the models. What is asked for waits in a bounded queue, and what fits together runs together.
 
-Nothing is delayed to fill a batch: whoever waits when the thread becomes free is taken along. Streams advance by a
-piece each in turn, between the batches, so that none waits for another to end. It knows nothing of HTTP or of models.
+Nothing is delayed to fill a batch: whoever waits when the thread becomes free is taken along. Streams run one after the
+other; between two of their pieces other jobs have their turn. It knows nothing of HTTP or of models.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,19 +32,23 @@ class _Job:
     future: Future[list[Any]] = field(default_factory=Future)
 
 
+class _LeftError(Exception):
+    """Nobody wants the rest of a stream."""
+
+
 @dataclass(eq=False)
 class Stream:
-    """Pieces that are made one after the other. `future` is done when there are no more: cancelled, failed, or well."""
+    """Something that tells pieces while it runs. `future` has what it gives at its end."""
 
-    start: Callable[[], Iterator[str]]
+    run: Callable[[Callable[[str], None]], Any]
     put: Callable[[str], None]
-    future: Future[None] = field(default_factory=Future)
+    future: Future[Any] = field(default_factory=Future)
     left: bool = False
-    pieces: Iterator[str] | None = None
 
     def cancel(self) -> None:
-        """No more pieces are wanted: the worker stops making them. May be called in any thread, and again."""
+        """No more pieces are wanted: it ends at its next piece, or never runs. In any thread, and again if you like."""
         self.left = True
+        self.future.cancel()
 
 
 class Worker:
@@ -53,7 +57,7 @@ class Worker:
     def __init__(
         self, *, waiting: int = 64, together: int = 64, batches: Callable[[int], None] = lambda size: None
     ) -> None:
-        """waiting: most jobs and streams that wait or stream at a time. together: most items of joined jobs."""
+        """waiting: most jobs and streams that wait at a time. together: most items of joined jobs."""
         self._most, self._together, self._batches = waiting, together, batches
         self._change = threading.Condition()
         self._jobs: deque[_Job] = deque()
@@ -64,7 +68,7 @@ class Worker:
 
     @property
     def waiting(self) -> int:
-        """Jobs and streams that are not done, but for the batch that runs."""
+        """Jobs and streams that haven't begun."""
         with self._change:
             return len(self._jobs) + len(self._streams)
 
@@ -83,12 +87,12 @@ class Worker:
             self._change.notify()
         return job.future
 
-    def stream(self, start: Callable[[], Iterator[str]], put: Callable[[str], None]) -> Stream:
-        """Call `put` with every piece of `start()`, both in the worker's thread.
+    def stream(self, run: Callable[[Callable[[str], None]], Any], put: Callable[[str], None]) -> Stream:
+        """`run(hear)` in the worker's thread; what `hear` is given goes to `put`, in that thread too.
 
-        Raises OverloadedError and StoppingError.
+        When the stream is cancelled `hear` raises what ends `run`. Raises OverloadedError and StoppingError.
         """
-        made = Stream(start, put)
+        made = Stream(run, put)
         with self._change:
             self._admit()
             self._streams.append(made)
@@ -104,9 +108,10 @@ class Worker:
 
     def _admit(self) -> None:
         if self._closed:
-            raise StoppingError("the server is shutting down")
+            raise _stopping()
         if len(self._jobs) + len(self._streams) >= self._most:  # those who left make room
             self._jobs = deque(job for job in self._jobs if not job.future.cancelled())
+            self._streams = deque(stream for stream in self._streams if not stream.future.cancelled())
         if len(self._jobs) + len(self._streams) >= self._most:
             raise OverloadedError("too many requests wait", expected=f"at most {self._most} at a time")
 
@@ -116,19 +121,20 @@ class Worker:
                 self._change.wait_for(lambda: self._jobs or self._streams or self._closed)
                 if self._closed:
                     break
-                batch, streams = self._take(), list(self._streams)
-            self._run(batch)
-            del batch  # else what was answered stays in memory until the next request
-            for stream in streams:
-                if self._advance(stream):
-                    with self._change:
-                        self._streams.remove(stream)
-            del streams
-        for job in self._jobs:
-            if job.future.set_running_or_notify_cancel():
-                job.future.set_exception(StoppingError("the server is shutting down"))
-        for stream in self._streams:
-            self._end(stream, StoppingError("the server is shutting down"))
+                stream = self._streams.popleft() if self._streams else None
+            self._run_next()
+            if stream is not None:
+                self._tell(stream)
+            del stream  # else what was answered stays in memory until the next request
+        for future in (*(job.future for job in self._jobs), *(stream.future for stream in self._streams)):
+            if future.set_running_or_notify_cancel():
+                future.set_exception(_stopping())
+
+    def _run_next(self) -> None:
+        """Run what waits and fits together, if anything waits."""
+        with self._change:
+            batch = self._take()
+        self._run(batch)
 
     def _take(self) -> list[_Job]:
         """The first job that is still wanted, and those that wait and fit to it; they leave the queue."""
@@ -168,30 +174,22 @@ class Worker:
             job.future.set_result(found[done : done + len(job.items)])
             done += len(job.items)
 
-    def _advance(self, stream: Stream) -> bool:
-        """Make the next piece; whether the stream is over."""
-        if stream.left:
-            self._end(stream, CancelledError())
-            return True
-        try:
-            if stream.pieces is None:
-                stream.pieces = stream.start()
-            piece = next(stream.pieces, None)
-            if piece is not None:
-                stream.put(piece)
-        except Exception as error:
-            self._end(stream, error)
-            return True
-        if piece is None:
-            self._end(stream, None)
-        return piece is None
+    def _tell(self, stream: Stream) -> None:
+        def hear(piece: str) -> None:
+            if stream.left or self._closed:
+                raise _LeftError
+            stream.put(piece)
+            self._run_next()
 
-    def _end(self, stream: Stream, error: BaseException | None) -> None:
-        close = getattr(stream.pieces, "close", None)  # of a generator: what it holds is given back now
-        if close is not None:
-            close()
-        stream.pieces = None
-        if error is None:
-            stream.future.set_result(None)
-        else:
+        if not stream.future.set_running_or_notify_cancel():
+            return
+        try:
+            stream.future.set_result(stream.run(hear))
+        except _LeftError:
+            stream.future.set_exception(CancelledError() if stream.left else _stopping())
+        except Exception as error:
             stream.future.set_exception(error)
+
+
+def _stopping() -> StoppingError:
+    return StoppingError("the server is shutting down")

@@ -1,11 +1,9 @@
-"""What tests of the server share: a server that runs in a thread, tiny models, and a stand-in for a dialogue model."""
+"""What tests of the server share: a server that runs in a thread, tiny models, and one that takes its time."""
 
-import dataclasses
 import socket
 import threading
 import time
 from contextlib import contextmanager
-from types import SimpleNamespace
 
 import httpx2
 import uvicorn
@@ -18,50 +16,39 @@ from s2s.types import Result
 PATIENCE = 30
 
 
-class Talker:
-    """A dialogue model as the server knows one. It says what it was told, with how long the conversation is.
-
-    `endless` makes it go on until nobody listens; `hold` has it wait before it says anything.
-    """
+class Slow(Served):
+    """A dialogue model that waits before it answers, and streams until nobody listens."""
 
     def __init__(self, model):
-        config = model.trained[0].config
-        task = dataclasses.replace(config.task, name="dialogue")
-        self.trained = [SimpleNamespace(model=model.trained[0].model, config=dataclasses.replace(config, task=task))]
-        self.languages = ("en", "en")
-        self.asked, self.closed, self.begun, self.hold = [], threading.Event(), threading.Event(), threading.Event()
-        self.hold.set()
+        super().__init__("slow", model)
+        held = {name: threading.Event() for name in ("begun", "go", "ended")}
+        self.__dict__.update(held, answered=[])
 
-    def chat(self, messages, *, details=False, **options):
-        self.begun.set()
-        assert self.hold.wait(PATIENCE)
-        self.asked.append((messages, options))
-        text = f"{len(messages)} {messages[-1]['content']}"
-        nbest = [Result(messages[-1]["content"], f"{text} {i}", -i, -i, (5, 3)) for i in range(options["nbest"])]
-        made = dataclasses.replace(nbest[0], nbest=tuple(nbest)) if len(nbest) > 1 else nbest[0]
-        return dataclasses.replace(made, text=text) if details else text
+    def answers(self, worker, conversations, changes, *, alignment):
+        def wait(asked):
+            self.begun.set()
+            assert self.go.wait(PATIENCE)
+            self.answered += asked
+            return [Result(one, one, 0.0, 0.0) for one in asked]
 
-    def chat_stream(self, messages, **options):
-        self.asked.append((messages, options))
-        try:
-            yield str(len(messages))
-            for word in messages[-1]["content"].split():
-                yield f" {word}"
-            while "endless" in messages[-1]["content"]:
-                yield " on"
-                time.sleep(0.001)
-        finally:
-            self.closed.set()
+        return worker.submit(wait, [one[-1]["content"] for one in conversations])
+
+    def stream(self, worker, conversation, changes, put):
+        def endless(hear):
+            try:
+                while True:
+                    hear("on ")
+                    time.sleep(0.001)
+            finally:
+                self.ended.set()
+
+        return worker.stream(endless, put)
 
 
-def tiny_models(reverse_run, copy_run):
-    """A model of words, one of pieces and a talker."""
-    reverse = load(reverse_run, device="cpu")
-    return {
-        "reverse": Served("reverse", reverse),
-        "copy": Served("copy", load(copy_run, device="cpu")),
-        "talker": Served("talker", Talker(reverse)),
-    }
+def tiny_models(reverse_run, copy_run, talk_run):
+    """A model of words, one of pieces, and one that talks."""
+    runs = {"reverse": reverse_run, "copy": copy_run, "talk": talk_run}
+    return {name: Served(name, load(run, device="cpu")) for name, run in runs.items()}
 
 
 @contextmanager

@@ -5,19 +5,17 @@ import socket
 import threading
 import time
 
+import httpx2
 import pytest
-
-pytest.importorskip("fastapi", reason="serving needs the extra: pip install 's2s[serve]'")
-pytest.importorskip("httpx2")
-from serve_toys import client, running, tiny_models, until
+from serve_toys import Slow, client, running, tiny_models, until
 
 from s2s.serve.guard import HEADERS, LOOPBACK
 from s2s.serve.schema import MAX_BEAM, MAX_CHARACTERS, MAX_TEXTS, MAX_TOKENS
 
 
 @pytest.fixture(scope="module")
-def models(reverse_run, copy_run):
-    return tiny_models(reverse_run, copy_run)
+def models(reverse_run, copy_run, talk_run):
+    return tiny_models(reverse_run, copy_run, talk_run)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +30,7 @@ def generate(server, **body):
 
 def test_the_models_are_listed(server, models):
     listed = server.get("/api/models").json()["models"]
-    assert [one["name"] for one in listed] == ["reverse", "copy", "talker"]
+    assert [one["name"] for one in listed] == ["reverse", "copy", "talk"]
     assert [one["task"] for one in listed] == ["translation", "translation", "dialogue"]
     assert listed[0]["languages"] == list(models["reverse"].model.languages)
     assert listed[0]["parameters"] > 1000
@@ -77,15 +75,30 @@ def test_a_conversation_with_a_translator_is_its_last_message(server, models, so
     assert got["output"] == models["reverse"].model.translate(sources[0])
 
 
-def test_a_talker_is_given_the_conversation(server, models):
-    turns = [{"role": r, "content": r[0]} for r in ("system", "user", "assistant", "user")]
-    asked = {"model": "talker", "messages": turns, "options": {"nbest": 2, "seed": 3}}
+def test_a_talker_is_given_the_conversation(server, models, sources):
+    turns = [{"role": r, "content": text} for r, text in zip(("user", "assistant", "user"), sources, strict=False)]
+    expected = models["talk"].model.chat(turns, details=True, beam=3, nbest=2)
+    asked = {"model": "talk", "messages": turns, "options": {"beam": 3, "nbest": 2}, "details": True}
     (got,) = server.post("/api/generate", json=asked).json()["outputs"]
-    assert got["output"] == "4 u"
-    assert len(got["nbest"]) == 2
-    assert models["talker"].model.asked[-1] == (turns, {"nbest": 2, "seed": 3})
-    (got,) = server.post("/api/generate", json={"model": "talker", "text": "hello"}).json()["outputs"]
-    assert got["output"] == "1 hello"
+    assert got["output"] == expected.text
+    assert got["source_pieces"] == list(expected.source_pieces)
+    assert [one["output"] for one in got["nbest"]] == [one.text for one in expected.nbest]
+    (got,) = server.post("/api/generate", json={"model": "talk", "text": sources[0]}).json()["outputs"]
+    assert got["output"] == models["talk"].model.chat([{"role": "user", "content": sources[0]}])
+
+
+def test_what_of_a_conversation_is_not_read_is_flagged(server):
+    turns = [{"role": "system", "content": "be nice"}, {"role": "user", "content": "ba"}]
+    (got,) = server.post("/api/generate", json={"model": "talk", "messages": turns}).json()["outputs"]
+    assert "system_ignored" in got["flags"]
+    (got,) = generate(server, messages=turns).json()["outputs"]
+    assert "history_ignored" in got["flags"]
+
+
+def test_a_history_of_500_turns_is_answered(server):
+    turns = [{"role": ("user", "assistant")[i % 2], "content": "ba be"} for i in range(501)]
+    (got,) = server.post("/api/generate", json={"model": "talk", "messages": turns}).json()["outputs"]
+    assert "turns_dropped" in got["flags"]
 
 
 @pytest.mark.parametrize("text", ["", " \n ", "\n" * 10_000, "<script>alert(1)</script> <b>ba</b>", "\u2028 ba \x00"])
@@ -203,14 +216,12 @@ def test_a_body_at_the_limit_is_read(models):
         assert asking.post("/api/generate", content=body + b" ", headers=headers).status_code == 413
 
 
-def test_a_full_queue_answers_429_and_those_who_left_make_room(models, sources):
-    talker = models["talker"].model
-    with running(models, max_waiting=2) as address, client(address) as asking:
-        talker.hold.clear()
-        talker.begun.clear()
+def test_a_full_queue_answers_429_and_those_who_left_make_room(models):
+    slow = Slow(models["talk"].model)
+    with running({"slow": slow}, max_waiting=2) as address, client(address) as asking:
         running_one = threading.Thread(target=asking.post, args=("/api/generate",), kwargs={"json": TALK})
         running_one.start()
-        assert talker.begun.wait(10)
+        assert slow.begun.wait(10)
         left = [leaving(address) for _ in range(2)]
         until(lambda: waiting(asking) == 2)
         answer = asking.post("/api/generate", json=TALK)
@@ -219,15 +230,40 @@ def test_a_full_queue_answers_429_and_those_who_left_make_room(models, sources):
         assert asking.get("/health").status_code == 200
         for one in left:
             one.close()
-        before = len(talker.asked)
         until(lambda: counted(asking, "499") == 2)
-        talker.hold.set()
-        assert asking.post("/api/generate", json=TALK).status_code == 200
+        late = threading.Thread(target=asking.post, args=("/api/generate",), kwargs={"json": {**TALK, "text": "late"}})
+        late.start()
+        until(lambda: waiting(asking) == 1)
+        slow.go.set()
         running_one.join(10)
-        assert len(talker.asked) == before + 2  # neither of those who left
+        late.join(10)
+        assert slow.answered == ["hello", "late"]  # and neither of those who left
 
 
-TALK = {"model": "talker", "text": "hello"}
+def test_who_runs_when_the_server_stops_is_answered_and_who_waits_is_refused_or_answered(models):
+    slow, answers = Slow(models["talk"].model), []
+    with running({"slow": slow}) as address:
+
+        def ask():
+            with client(address) as asking:
+                answers.append(asking.post("/api/generate", json=TALK).status_code)
+
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        threads[0].start()
+        assert slow.begun.wait(10)
+        for thread in threads[1:]:
+            thread.start()
+        with client(address) as asking:
+            until(lambda: waiting(asking) == 2)
+        threading.Timer(0.3, slow.go.set).start()
+    for thread in threads:
+        thread.join(10)
+    assert answers == [200] * 3
+    with client(address) as asking, pytest.raises(httpx2.ConnectError):
+        asking.get("/health")
+
+
+TALK = {"model": "slow", "text": "hello"}
 
 
 def leaving(address):

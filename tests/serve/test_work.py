@@ -99,7 +99,7 @@ def test_a_full_queue_refuses_until_someone_leaves(worker, held):
     with pytest.raises(OverloadedError):
         worker.submit(upper, ["x"])
     with pytest.raises(OverloadedError):
-        worker.stream(lambda: iter("x"), print)
+        worker.stream(telling("x"), print)
     assert futures[3].cancel()
     late = worker.submit(upper, ["late"])
     held.open.set()
@@ -116,34 +116,43 @@ def test_who_left_before_is_never_run(worker, held):
     assert upper.batches == [["stays"]]
 
 
-def test_a_stream_gives_its_pieces_in_order(worker):
+def telling(pieces):
+    """A stream of these pieces that gives them joined."""
+
+    def run(hear):
+        for piece in pieces:
+            hear(piece)
+        return "".join(pieces)
+
+    return run
+
+
+def test_a_stream_tells_its_pieces_in_order_and_gives_its_result(worker):
     got = []
-    worker.stream(lambda: iter(["a", " b", " c"]), got.append).future.result(PATIENCE)
+    assert worker.stream(telling(["a", " b", " c"]), got.append).future.result(PATIENCE) == "a b c"
     assert got == ["a", " b", " c"]
 
 
-def test_streams_take_turns_and_jobs_run_between_their_pieces(worker, held):
+def test_streams_run_in_order_and_jobs_between_their_pieces(worker, held):
     got, seen = [], []
-    first = worker.stream(lambda: iter("abc"), got.append)
-    second = worker.stream(lambda: iter("123"), got.append)
-    third = worker.submit(lambda items: seen.append(list(got)) or items, [0])
-    fourth = worker.submit(lambda items: seen.append(list(got)) or items, [0])
+    first, second = worker.stream(telling("abc"), got.append), worker.stream(telling("123"), got.append)
+    jobs = [worker.submit(lambda items: seen.append("".join(got)) or items, [0]) for _ in range(3)]
     held.open.set()
-    for one in (first.future, second.future, third, fourth):
+    for one in (first.future, second.future, *jobs):
         one.result(PATIENCE)
-    assert "".join(got) == "a1b2c3"
-    assert seen in ([[], ["a", "1"]], [["a", "1"], ["a", "1", "b", "2"]])
+    assert "".join(got) == "abc123"
+    assert seen == ["", "a", "ab"]
 
 
-def test_a_stream_stops_when_it_is_left_and_its_generator_is_closed(worker):
-    closed, got, enough = threading.Event(), [], threading.Event()
+def test_a_stream_stops_when_it_is_left(worker):
+    ended, got, enough = threading.Event(), [], threading.Event()
 
-    def endless():
+    def endless(hear):
         try:
             while True:
-                yield "x"
+                hear("x")
         finally:
-            closed.set()
+            ended.set()
 
     def put(piece):
         got.append(piece)
@@ -155,43 +164,74 @@ def test_a_stream_stops_when_it_is_left_and_its_generator_is_closed(worker):
     stream.cancel()
     with pytest.raises(CancelledError):
         stream.future.result(PATIENCE)
-    assert closed.is_set()
+    assert ended.is_set()
     made = len(got)
     assert worker.submit(lambda items: items, [1]).result(PATIENCE) == [1]
     assert len(got) == made
 
 
-@pytest.mark.parametrize("where", ["start", "piece", "put"])
-def test_an_error_ends_its_stream_alone(worker, where):
-    def broken():
-        yield "a"
-        raise UsageError("broken")
+def test_a_stream_that_is_left_before_it_began_never_runs(worker, held):
+    got = []
+    gone, stays = worker.stream(telling("a"), got.append), worker.stream(telling("b"), got.append)
+    gone.cancel()
+    held.open.set()
+    assert stays.future.result(PATIENCE) == "b"
+    assert got == ["b"]
+    assert gone.future.cancelled()
 
-    def fail(*_):
-        raise UsageError("broken")
 
-    start, put = {"start": (fail, print), "piece": (broken, lambda _: 0), "put": (lambda: iter("ab"), fail)}[where]
+def fail(*_):
+    raise UsageError("broken")
+
+
+@pytest.mark.parametrize(("run", "put"), [(fail, print), (telling("ab"), fail)], ids=["run", "put"])
+def test_an_error_ends_its_stream_alone(worker, run, put):
     with pytest.raises(UsageError):
-        worker.stream(start, put).future.result(PATIENCE)
+        worker.stream(run, put).future.result(PATIENCE)
     assert worker.submit(lambda items: items, [1]).result(PATIENCE) == [1]
     assert worker.waiting == 0
+
+
+def test_closing_ends_a_stream_at_its_next_piece():
+    worker, begun, go = Worker(), threading.Event(), threading.Event()
+
+    def run(hear):
+        begun.set()
+        assert go.wait(PATIENCE)
+        hear("a")
+
+    stream = worker.stream(run, print)
+    assert begun.wait(PATIENCE)
+    closing = threading.Thread(target=worker.close)
+    closing.start()
+    until_closed(worker)
+    go.set()
+    closing.join(PATIENCE)
+    with pytest.raises(StoppingError):
+        stream.future.result(PATIENCE)
+
+
+def until_closed(worker):
+    while True:
+        try:
+            worker.submit(Upper(), ["c"]).cancel()
+            time.sleep(0.001)
+        except OverloadedError:
+            pass
+        except StoppingError:
+            return
 
 
 def test_closing_finishes_what_runs_and_refuses_the_rest():
     worker, gate = Worker(), Gate()
     running = worker.submit(gate, [1])
     assert gate.begun.wait(PATIENCE)
-    waits, stream = worker.submit(Upper(), ["a"]), worker.stream(lambda: iter("ab"), print)
+    waits, stream = worker.submit(Upper(), ["a"]), worker.stream(telling("ab"), print)
     gone = worker.submit(Upper(), ["b"])
     gone.cancel()
     closing = threading.Thread(target=worker.close)
     closing.start()
-    while True:  # until it is closed
-        try:
-            worker.submit(Upper(), ["c"]).cancel()
-            time.sleep(0.001)
-        except StoppingError:
-            break
+    until_closed(worker)
     gate.open.set()
     closing.join(PATIENCE)
     assert running.result(PATIENCE) == [1]
@@ -199,7 +239,7 @@ def test_closing_finishes_what_runs_and_refuses_the_rest():
         with pytest.raises(StoppingError):
             future.result(PATIENCE)
     with pytest.raises(StoppingError):
-        worker.stream(lambda: iter("a"), print)
+        worker.stream(telling("a"), print)
 
 
 def test_the_sizes_of_batches_are_told():

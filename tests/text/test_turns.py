@@ -95,6 +95,6 @@ def test_marks_of_turns_stand_at_their_ends():
 
 @pytest.mark.parametrize("other", [PLAIN, None, 3])
 def test_it_equals_nothing_but_its_like(other):
-    assert TURNS != other
+    assert other != TURNS
     assert Turns(Vocabulary("words", list(PLAIN.tokens))) == TURNS
     assert hash(Turns(PLAIN)) == hash(TURNS) != hash(PLAIN)
