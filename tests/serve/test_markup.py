@@ -1,35 +1,39 @@
 """HTML: markup stays, text is replaced as text."""
 
-import contextlib
 import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2s.errors import DataError
 from s2s.serve.markup import Page
 
 
 @pytest.mark.parametrize(
-    ("source", "texts"),
+    ("source", "texts", "filled"),
     [
-        ("", []),
-        ("plain", ["plain"]),
-        ("<p>one <b>two</b>\n three</p>", ["one", "two", "three"]),
-        ("a &amp; b &lt;c&gt; &#233;", ["a & b <c> é"]),
-        ("<script>var x = 1 < 2;</script>text<style>p > a {}</style>", ["text"]),
-        ("<!-- no --><!DOCTYPE html><?php no ?>yes<br/><img alt='no'>", ["yes"]),
-        ("  <p> \n </p>", []),
+        ("", [], ""),
+        ("plain", ["plain"], "X"),
+        ("<p>one <b>two</b>\n three</p>", ["one", "two", "three"], "<p>X <b>X</b>\n X</p>"),
+        ("a &amp; b &lt;c&gt; &#233;", ["a & b <c> é"], "X"),
+        (
+            "<script>1 < 2;</script>text<style>p > a {}</style>",
+            ["text"],
+            "<script>1 < 2;</script>X<style>p > a {}</style>",
+        ),
+        ("<!-- <b>no --><!DOCTYPE html><?no?>yes<br/>", ["yes"], "<!-- <b>no --><!DOCTYPE html><?no?>X<br/>"),
+        ("  <p> \n </p>", [], "  <p> \n </p>"),
+        ("<a title='1 > 0'>one</a> 1 < 2 <STYLE>no</Style > two", ["one", "1 < 2", "two"], None),
+        ("one<!-- <b>no", ["one"], "X<!-- <b>no"),
+        ("one<script>no", ["one"], "X<script>no"),
     ],
 )
-def test_texts_are_found_and_all_else_stays(source, texts):
+def test_texts_are_found_and_all_else_stays(source, texts, filled):
     page = Page(source)
     assert page.texts == texts
     assert Page(page.filled(page.texts)).texts == texts
-    marked = page.filled([f"[{text}]" for text in texts])
-    assert marked.count("[") == source.count("[") + len(texts)
-    assert marked.count("<") >= len([c for c in source if c == "<"]) - source.count("&lt;")
+    if filled is not None:
+        assert page.filled(["X"] * len(texts)) == filled
 
 
 def test_blanks_around_a_text_stay():
@@ -46,19 +50,17 @@ def test_an_output_adds_no_markup():
 BROKEN = ["<p>", "</p>", "<br>", "<!--", "-->", "<", "&amp;", "&", "a b", "<script>", "<![", "<?", "<a ", "<!a"]
 
 
-@given(st.lists(st.sampled_from(BROKEN)))
-def test_broken_markup_is_taken_or_refused(parts):
-    try:
-        page = Page("".join(parts))
-    except DataError:
-        assert "<!" in "".join(parts)
-    else:
-        page.filled(["x"] * len(page.texts))
+@given(st.lists(st.sampled_from(BROKEN)).map("".join))
+def test_any_broken_markup_is_taken_and_kept(source):
+    page = Page(source)
+    filled = page.filled(["x"] * len(page.texts))
+    assert len(Page(filled).texts) == len(page.texts)
+    if not page.texts:
+        assert filled == source
 
 
-@pytest.mark.parametrize("part", [*BROKEN, "<a b='", "</"])
+@pytest.mark.parametrize("part", [*BROKEN, "<a b='", "</", "<a '", "<a \"'", "<style"])
 def test_many_of_them_take_no_time(part):
     begun = time.perf_counter()
-    with contextlib.suppress(DataError):
-        Page(part * (50_000 // len(part)))
-    assert time.perf_counter() - begun < 2
+    Page(part * (50_000 // len(part)))
+    assert time.perf_counter() - begun < 1
