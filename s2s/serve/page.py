@@ -12,6 +12,7 @@ from s2s.show.report import asset
 # address -> (file, media type)
 FILES = {
     "/": ("index.html", "text/html"),
+    "/page/icon.svg": ("icon.svg", "image/svg+xml"),
     "/page/page.css": ("page.css", "text/css"),
     "/page/main.js": ("main.js", "text/javascript"),
     "/page/server.js": ("server.js", "text/javascript"),
