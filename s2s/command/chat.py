@@ -31,13 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text.add_text_arguments(parser, overlong=("turns", "refuse"))
     text.add_request_arguments(parser)
     text.add_search_arguments(parser)
+    text.add_rerank_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Talk. Raises S2SError for a wrong model, option or input."""
     if args.format == "jsonl":
         flags: Counter[str] = Counter()
-        text.write_results(text.run_models(args, _histories(args, flags)), args)
+        text.write_results(text.run_models(args, _histories(args, flags), task="dialogue"), args)
         text.note_flags(flags)
         return 0
     if args.workers != 1:
@@ -59,7 +60,8 @@ def _conversation(args: argparse.Namespace, **more: Any) -> Conversation:
     text.set_threads(args)
     model = load(args.model, *args.ensemble, device=args.device, plugins=args.plugin)
     asked = {"prefix": args.prefix, "constraints": tuple(args.constraint), "banned": tuple(args.ban)}
-    return Conversation(model, asked, overlong=args.overlong, **text.search_changes(args), **more)
+    settings = {"overlong": args.overlong, "rerank": text.rerank(args), **text.search_changes(args), **more}
+    return Conversation(model, asked, **settings)
 
 
 def _replies(args: argparse.Namespace) -> Iterator[str]:

@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", help="where to keep the outputs, one a line")
     text.add_device_arguments(parser)
     text.add_search_arguments(parser)
+    text.add_rerank_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,7 +35,8 @@ def run(args: argparse.Namespace) -> int:
     if args.output is not None:
         text.check_output(args.output)
     model = load(args.model, device=args.device, plugins=args.plugin)
-    generator = model.generator(batch_size=args.batch_size, alignment=True, **text.search_changes(args))
+    changes = {"rerank": text.rerank(args), **text.search_changes(args)}
+    generator = model.generator(batch_size=args.batch_size, alignment=True, **changes)
     config = model.trained[0].config
     corpus = load_corpus(config)
     if args.split not in corpus.splits:

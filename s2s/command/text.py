@@ -16,6 +16,7 @@ from s2s.files import parse_json, write_atomic
 
 if TYPE_CHECKING:
     from s2s.task.generate import Request
+    from s2s.task.rerank import Rerank
     from s2s.text.lines import Errors
     from s2s.types import Result
 
@@ -106,6 +107,37 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--ban", action="append", default=[], metavar="TEXT", help="must not appear (repeatable)")
 
 
+def add_rerank_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which of the outputs that a search has found is given."""
+    group = parser.add_argument_group("which of the beam's outputs is given")
+    group.add_argument("--mmi-lm", metavar="MODEL", help="the less so, the likelier this model of replies finds it")
+    group.add_argument("--mmi-reverse", metavar="MODEL", help="the more so, the likelier this model can tell the input")
+    group.add_argument("--mmi-weight", type=float, metavar="W", help="how much these two count, 0 to 1 (0.5)")
+    group.add_argument("--mmi-first", type=int, metavar="N", help="tokens that --mmi-lm counts (5)")
+    group.add_argument("--mmi-length", type=float, metavar="G", help="added for each token (0)")
+    group.add_argument("--avoid", metavar="FILE", help="replies, one a line, that are given only for want of others")
+    group.add_argument("--unwanted", metavar="FILE", help="words, one a line: avoided, and starred out at worst")
+    group.add_argument("--fresh", action="store_true", help="avoid what was said before in the conversation")
+
+
+def rerank(args: argparse.Namespace) -> Rerank | None:
+    """What the arguments of `add_rerank_arguments` ask for. Raises UsageError, DataError for the files."""
+    from s2s.task.rerank import Rerank
+
+    given = {"weight": args.mmi_weight, "first": args.mmi_first, "length": args.mmi_length}
+    if (args.mmi_weight is not None or args.mmi_first is not None) and not (args.mmi_lm or args.mmi_reverse):
+        raise UsageError("there is nothing to weigh", where="--mmi-weight, --mmi-first", hint="Give --mmi-lm MODEL too")
+    made = Rerank(
+        args.mmi_lm,
+        args.mmi_reverse,
+        **{key: value for key, value in given.items() if value is not None},
+        avoid=tuple(read_all(args.avoid, "strict")) if args.avoid else (),
+        unwanted=tuple(read_all(args.unwanted, "strict")) if args.unwanted else (),
+        fresh=args.fresh,
+    )
+    return made if made else None
+
+
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Which models a text verb runs."""
     parser.add_argument("model", metavar="MODEL", help="a run folder or a bundle folder")
@@ -113,13 +145,18 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--alignment", action="store_true", help="with --format jsonl: attention weights too")
 
 
-def run_models(args: argparse.Namespace, requests: Iterable[Request]) -> Iterator[Result]:
-    """The results of requests, in their order, by the models that the arguments name. Raises S2SError."""
+def run_models(args: argparse.Namespace, requests: Iterable[Request], task: str | None = None) -> Iterator[Result]:
+    """The results of requests, in their order, by the models that the arguments name. Raises S2SError.
+
+    task: that these must have been trained for.
+    """
     from s2s.task.workers import generate
 
     if args.alignment and args.format != "jsonl":
         raise UsageError("--alignment has no place in lines of text", hint="Add --format jsonl")
     settings = {
+        "task": task,
+        "rerank": rerank(args) if hasattr(args, "mmi_lm") else None,
         "alignment": args.alignment,
         "title": getattr(args, "title", False),
         "batch_size": args.batch_size,

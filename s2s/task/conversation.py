@@ -8,9 +8,16 @@ from typing import Any
 
 from s2s.task.chat import context, tell
 from s2s.task.model import Model
+from s2s.task.rerank import AVOIDED
 from s2s.types import Result
 
 _DRAWS = 1000  # seeds that the tries of one reply may use
+_SPELLINGS = 3  # outputs that may be spelled otherwise only, for each that is new
+_TRIES = 5  # samples that are drawn for one that needn't be avoided
+
+
+def _unheard(piece: str) -> None:
+    """Nobody listens."""
 
 
 class Conversation:
@@ -40,12 +47,12 @@ class Conversation:
         """The settings of the search, by name."""
         return dataclasses.asdict(self._model.reply_generator(**self.settings).config)
 
-    def say(self, text: str, hear: Callable[[str], None] = lambda piece: None) -> Result:
+    def say(self, text: str, hear: Callable[[str], None] = _unheard) -> Result:
         """The reply to `text`, which `hear` gets in pieces while it is written; see `s2s.task.chat.tell`."""
         self._again = 0
         return self._answer([*self.messages, {"role": "user", "content": text}], hear)
 
-    def retry(self, hear: Callable[[str], None] = lambda piece: None) -> Result | None:
+    def retry(self, hear: Callable[[str], None] = _unheard) -> Result | None:
         """Another reply to the last message: of sampling, the next draw; else the next best. None: there is none."""
         if self.last is None:
             return None
@@ -58,15 +65,23 @@ class Conversation:
 
     def _answer(self, messages: list[dict[str, str]], hear: Callable[[str], None]) -> Result:
         search = self._model.reply_generator(**self.settings).config
-        changes: dict[str, Any] = {}
-        if search.sample:  # other draws for each reply
-            changes["seed"] = search.seed + _DRAWS * (len(messages) // 2) + self._again
-        elif self._again:
-            changes["nbest"] = self._again + 1
-        generator = self._model.reply_generator(**{**self.settings, **changes})
-        result = tell(generator, context(messages), hear, **self._wanted)
-        if result.nbest:
-            result = result.nbest[min(self._again, len(result.nbest) - 1)]
+        choosing = self._again if not search.sample else self.settings.get("rerank")
+        for attempt in range(_TRIES if choosing and search.sample else 1):
+            changes: dict[str, Any] = {}
+            if search.sample:  # other draws for each reply
+                changes["seed"] = search.seed + _DRAWS * (len(messages) // 2) + _TRIES * self._again + attempt
+            elif self._again:
+                changes["nbest"] = _SPELLINGS * (self._again + 1)
+                changes["beam"] = search.beam_groups * -(-max(search.beam, changes["nbest"]) // search.beam_groups)
+            generator = self._model.reply_generator(**{**self.settings, **changes})
+            result = tell(generator, context(messages), _unheard if choosing else hear, **self._wanted)
+            if not AVOIDED & set(result.flags):
+                break
+        if self._again and result.nbest:
+            texts = {one.text: one for one in reversed(result.nbest)}  # the best of each text, the best text last
+            result = list(texts.values())[max(-1 - self._again, -len(texts))]
+        if choosing:
+            hear(result.text)
         if "blank" not in result.flags:
             self.messages = [*messages, {"role": "assistant", "content": result.text}]
             self.last = result

@@ -118,8 +118,14 @@ def _overheard(step: StepFunction, hear: Callable[[int], None]) -> StepFunction:
 class Generator:
     """One model, or several that decode as one, behind a list-in, list-out call."""
 
-    def __init__(self, models: Sequence[Trained], config: SearchConfig, options: Options | None = None) -> None:
-        """models: share their target vocabulary.
+    def __init__(
+        self,
+        models: Sequence[Trained],
+        config: SearchConfig,
+        options: Options | None = None,
+        rerank: Callable[[Sequence[Result]], list[Result]] | None = None,
+    ) -> None:
+        """models: share their target vocabulary. rerank: puts the outputs of each record into another order.
 
         Raises UsageError if they don't, or if `config.forward` can't hold for their attention; ConfigError for a wrong
         config.
@@ -134,6 +140,9 @@ class Generator:
                     hint="Train them on the same corpus with the same text options and different seeds",
                 )
         self._hear: Callable[[str], None] | None = None
+        self._rerank, self._shown = rerank, config.nbest
+        if rerank is not None and not config.sample:  # among all that the search has found
+            self.config = replace(config, nbest=config.beam)
         self._searched = [_constrained(trained.model, config) for trained in self.models]
         self.overlong = self.options.overlong or first.config.task.overlong
         trained_with = first.config.trainer.max_source
@@ -195,7 +204,13 @@ class Generator:
         for number, own in by_record.items():
             results[number] = self._result(requests[number], sorted(own, key=lambda part: part.number))
         done = [result for result in results if result is not None]
+        if self._rerank is not None:
+            done = [self._cut(result) for result in self._rerank(done)]
         return self._merged(requests, done, numbers) if self.overlong == "merge" else done
+
+    def _cut(self, result: Result) -> Result:
+        """A result with as many outputs as were asked for."""
+        return replace(result, nbest=result.nbest[: self._shown] if self._shown > 1 else ())
 
     def _merged(self, requests: Sequence[Request], results: list[Result], numbers: Sequence[int]) -> list[Result]:
         """Results of texts that were split, with what the model makes of their joined outputs; again until they fit.

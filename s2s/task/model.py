@@ -11,6 +11,7 @@ from s2s.config import SearchConfig
 from s2s.errors import UsageError
 from s2s.task.chat import context, reply, stream_reply
 from s2s.task.generate import Generator, Options, Request
+from s2s.task.rerank import Rerank, Reranker
 from s2s.task.stream import greedy, stream
 from s2s.task.trained import Trained, load_trained
 from s2s.types import Overlong, Result
@@ -41,6 +42,7 @@ class Model:
 
     def __init__(self, trained: Sequence[Trained]) -> None:
         self.trained = list(trained)
+        self._others: dict[str, Trained] = {}  # models that rerank, by their folder
 
     @property
     def languages(self) -> tuple[str, str]:
@@ -54,11 +56,28 @@ class Model:
         title: bool = False,
         batch_size: int = 64,
         overlong: Overlong | None = None,
+        rerank: Rerank | None = None,
+        task: str | None = None,
         **search: Any,
     ) -> Generator:
-        """What turns requests into results; `search` are the fields of `SearchConfig` that differ from the model's."""
+        """What turns requests into results; `search` are the fields of `SearchConfig` that differ from the model's.
+
+        task: raises UsageError if the model was trained for another one.
+        """
+        own = self.trained[0].config.task.name
+        if task not in (None, own):
+            raise UsageError(f"this model was trained for {own}", expected=f"a model for {task}")
         config = search_config(self.trained[0].config.search, search)
-        return Generator(self.trained, config, Options(batch_size, overlong, alignment=alignment, title=title))
+        options = Options(batch_size, overlong, alignment=alignment, title=title)
+        return Generator(self.trained, config, options, self._reranker(rerank) if rerank else None)
+
+    def _reranker(self, asked: Rerank) -> Reranker:
+        """Its models are loaded once."""
+        for path in (asked.language_model, asked.reverse):
+            if path is not None and path not in self._others:
+                self._others[path] = load_trained(path, device=self.trained[0].device.type)
+        language_model, reverse = (self._others.get(path or "") for path in (asked.language_model, asked.reverse))
+        return Reranker(asked, language_model, reverse)
 
     @overload
     def translate(self, text: str, *, details: Literal[False] = False, **options: Any) -> str: ...
@@ -110,10 +129,7 @@ class Model:
 
     def reply_generator(self, **options: Any) -> Generator:
         """`generator` of a dialogue model; raises UsageError for any other."""
-        task = self.trained[0].config.task.name
-        if task != "dialogue":
-            raise UsageError(f"this model was trained for {task}", expected="a dialogue model", hint="Call translate")
-        return self.generator(**options)
+        return self.generator(task="dialogue", **options)
 
     def stream(self, words: Iterable[str], *, wait_k: float | None = None, **search: Any) -> Iterator[str]:
         """Translate one sentence while it grows: each word of the output as soon as it is known.
