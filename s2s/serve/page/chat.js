@@ -92,8 +92,10 @@ function why(place, asking, asked, options) {
     button.disabled = true;
     try {
       const [result] = await generate({ model: asking.name, messages: asked, options, details: true });
-      place.append(card(asking, asked.at(-1).content, result, "attention"));
+      const shown = card(asking, asked.at(-1).content, result, "attention");
+      place.append(shown);
       button.remove();
+      shown.scrollIntoView({ block: "nearest" });
     } catch (error) {
       button.disabled = false;
       fail(error);

@@ -25,8 +25,9 @@ function search(outputs) {
 }
 
 function facts(model) {
-  const [source, target] = model.languages, millions = (model.parameters / 1e6).toPrecision(2);
-  return [model.task, source === target ? source : `${source} → ${target}`, `attention ${model.attention}`, `${millions} million parameters`].join("  ·  ");
+  const [source, target] = model.languages, size = model.parameters;
+  const told = size < 1e6 ? `${Math.round(size / 1000)} thousand` : `${+(size / 1e6).toPrecision(2)} million`;
+  return [model.task, source === target ? source : `${source} → ${target}`, `attention ${model.attention}`, `${told} parameters`].join("  ·  ");
 }
 
 function showModel() {
