@@ -28,7 +28,8 @@ function clear() {
 function turn(role, text) {
   const bubble = element("div", { class: "bubble", dir: "auto" }, text);
   const below = element("div", { class: "below" });
-  const made = element("div", { class: `turn ${role}` }, element("span", { class: "unseen" }, role === "user" ? "You:" : `${model.name}:`), bubble, below);
+  const speaker = element("span", { class: "unseen" }, role === "user" ? "You:" : `${model.name}:`);
+  const made = element("div", { class: `turn ${role}` }, speaker, bubble, role === "user" ? null : below);
   log.append(made);
   log.scrollTop = log.scrollHeight;
   return { made, bubble, below };
