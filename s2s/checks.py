@@ -46,6 +46,7 @@ _RANGES: tuple[tuple[str, float, str, float], ...] = (
     ("optim.ema", 0, "<", 1),
     ("optim.average", 0, "<=", 1000),
     ("task.extract_words", 1, "<=", 1e6),
+    ("task.topics", 0, "<=", 1000),
     ("trainer.steps", 1, "<=", 1e12),
     ("trainer.batch_tokens", 1, "<=", 1e9),
     ("trainer.accumulate", 1, "<=", 1e6),
@@ -105,6 +106,8 @@ def _check_task(config: Config) -> Iterator[str]:
     if (task.overlong == "turns") != (task.name == "dialogue") and task.overlong != "refuse":
         fitting = "turns or refuse" if task.name == "dialogue" else "split, merge, truncate or refuse"
         yield f"`task.overlong={task.overlong}` has no meaning for task={task.name}: take {fitting}"
+    if task.name != "dialogue" and (task.topics or task.reply != "whole"):
+        yield "`task.topics` and `task.reply` are for dialogues: leave them at 0 and whole, or take task=dialogue"
 
 
 def _check_training(config: Config) -> Iterator[str]:

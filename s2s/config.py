@@ -49,6 +49,8 @@ class TaskConfig:
     rouge_tokenize: Literal["auto", "rouge_score", "unicode"] = "auto"  # of ROUGE
     stem: bool = False  # ROUGE compares stems (English)
     overlong: Overlong = "split"  # sources above trainer.max_source; truncate, turns: in training too
+    topics: int = 0  # dialogue: keywords that a message is given with (arXiv 1606.08340)
+    reply: Literal["whole", "to_keyword"] = "whole"  # dialogue; to_keyword: from one of its words back to the first
     extract_words: int | None = None  # summarisation: of the extracts scored beside a model; null = of a mean summary
     eval_splits: list[str] = field(default_factory=lambda: ["test", "test_raw"])  # scored at the end where they exist
 

@@ -60,7 +60,7 @@ def _conversation(args: argparse.Namespace, **more: Any) -> Conversation:
     text.set_threads(args)
     model = load(args.model, *args.ensemble, device=args.device, plugins=args.plugin)
     asked = {"prefix": args.prefix, "constraints": tuple(args.constraint), "banned": tuple(args.ban)}
-    settings = {"overlong": args.overlong, "rerank": text.rerank(args), **text.search_changes(args), **more}
+    settings = {"overlong": args.overlong, **text.rerank(args), **text.search_changes(args), **more}
     return Conversation(model, asked, **settings)
 
 

@@ -16,7 +16,6 @@ from s2s.files import parse_json, write_atomic
 
 if TYPE_CHECKING:
     from s2s.task.generate import Request
-    from s2s.task.rerank import Rerank
     from s2s.text.lines import Errors
     from s2s.types import Result
 
@@ -117,11 +116,14 @@ def add_rerank_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--mmi-length", type=float, metavar="G", help="added for each token (0)")
     group.add_argument("--avoid", metavar="FILE", help="replies, one a line, that are given only for want of others")
     group.add_argument("--unwanted", metavar="FILE", help="words, one a line: avoided, and starred out at worst")
+    group.add_argument(
+        "--keyword-model", metavar="MODEL", help="each reply holds a keyword that this model, to it, begins it with"
+    )
     group.add_argument("--fresh", action="store_true", help="avoid what was said before in the conversation")
 
 
-def rerank(args: argparse.Namespace) -> Rerank | None:
-    """What the arguments of `add_rerank_arguments` ask for. Raises UsageError, DataError for the files."""
+def rerank(args: argparse.Namespace) -> dict[str, Any]:
+    """What the arguments of `add_rerank_arguments` ask of `Model.generator`. Raises UsageError, DataError for files."""
     from s2s.task.rerank import Rerank
 
     given = {"weight": args.mmi_weight, "first": args.mmi_first, "length": args.mmi_length}
@@ -135,7 +137,7 @@ def rerank(args: argparse.Namespace) -> Rerank | None:
         unwanted=tuple(read_all(args.unwanted, "strict")) if args.unwanted else (),
         fresh=args.fresh,
     )
-    return made if made else None
+    return {"rerank": made if made else None, "keyword_model": args.keyword_model}
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -156,7 +158,7 @@ def run_models(args: argparse.Namespace, requests: Iterable[Request], task: str 
         raise UsageError("--alignment has no place in lines of text", hint="Add --format jsonl")
     settings = {
         "task": task,
-        "rerank": rerank(args) if hasattr(args, "mmi_lm") else None,
+        **(rerank(args) if hasattr(args, "mmi_lm") else {}),
         "alignment": args.alignment,
         "title": getattr(args, "title", False),
         "batch_size": args.batch_size,

@@ -156,11 +156,11 @@ class Generator:
     def overheard(self, hear: Callable[[str], None]) -> Generator:
         """The same generator, but `hear` gets what is written so far whenever a token is added, while it decodes.
 
-        That is one record at a time, by greedy search or one sample; of all else nothing is heard. What `hear` raises
-        ends the search.
+        That is one record at a time, by greedy search or one sample that nothing reranks; of all else nothing is heard.
+        What `hear` raises ends the search.
         """
         other = copy.copy(self)
-        other._hear = hear
+        other._hear = hear if self._rerank is None else None
         return other
 
     def stream(self, requests: Iterable[Request | str], offset: int = 0) -> Iterator[Result]:

@@ -11,6 +11,7 @@ from s2s.config import SearchConfig
 from s2s.errors import UsageError
 from s2s.task.chat import context, reply, stream_reply
 from s2s.task.generate import Generator, Options, Request
+from s2s.task.keyword_first import KeywordFirst
 from s2s.task.rerank import Rerank, Reranker
 from s2s.task.stream import greedy, stream
 from s2s.task.trained import Trained, load_trained
@@ -42,7 +43,7 @@ class Model:
 
     def __init__(self, trained: Sequence[Trained]) -> None:
         self.trained = list(trained)
-        self._others: dict[str, Trained] = {}  # models that rerank, by their folder
+        self._others: dict[str, Trained] = {}  # models that help, by their folder
 
     @property
     def languages(self) -> tuple[str, str]:
@@ -57,27 +58,35 @@ class Model:
         batch_size: int = 64,
         overlong: Overlong | None = None,
         rerank: Rerank | None = None,
+        keyword_model: str | None = None,
         task: str | None = None,
         **search: Any,
     ) -> Generator:
         """What turns requests into results; `search` are the fields of `SearchConfig` that differ from the model's.
 
-        task: raises UsageError if the model was trained for another one.
+        keyword_model: folder of a model that begins replies, see `s2s.task.keyword_first`. task: raises UsageError if
+        the model was trained for another one.
         """
         own = self.trained[0].config.task.name
         if task not in (None, own):
             raise UsageError(f"this model was trained for {own}", expected=f"a model for {task}")
         config = search_config(self.trained[0].config.search, search)
         options = Options(batch_size, overlong, alignment=alignment, title=title)
-        return Generator(self.trained, config, options, self._reranker(rerank) if rerank else None)
+        order = (
+            None if not rerank else Reranker(rerank, self._other(rerank.language_model), self._other(rerank.reverse))
+        )
+        backward = self._other(keyword_model)
+        if backward is None:
+            return Generator(self.trained, config, options, order)
+        return KeywordFirst(self.trained, config, options, order, backward=backward)
 
-    def _reranker(self, asked: Rerank) -> Reranker:
-        """Its models are loaded once."""
-        for path in (asked.language_model, asked.reverse):
-            if path is not None and path not in self._others:
-                self._others[path] = load_trained(path, device=self.trained[0].device.type)
-        language_model, reverse = (self._others.get(path or "") for path in (asked.language_model, asked.reverse))
-        return Reranker(asked, language_model, reverse)
+    def _other(self, path: str | None) -> Trained | None:
+        """A further model, loaded once."""
+        if path is None:
+            return None
+        if path not in self._others:
+            self._others[path] = load_trained(path, device=self.trained[0].device.type)
+        return self._others[path]
 
     @overload
     def translate(self, text: str, *, details: Literal[False] = False, **options: Any) -> str: ...

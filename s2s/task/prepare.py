@@ -12,10 +12,11 @@ from s2s.config import Config
 from s2s.errors import DataError
 from s2s.score.alignment import Link, parse_links
 from s2s.task.align import words_of_pieces
-from s2s.task.trained import for_task, turns
+from s2s.task.trained import about, for_task, turns
 from s2s.text.batching import BatchPlan, Example, example_lengths, make_example
 from s2s.text.copying import Copier
 from s2s.text.corpus import Corpus, Pair
+from s2s.text.keywords import Keywords, fit_keywords, to_keyword
 from s2s.text.lines import read_lines
 from s2s.text.turns import shorten
 from s2s.text.vocabulary import Recipe, Tokenizer
@@ -26,7 +27,8 @@ from s2s.train.links import align_corpus
 class Prepared:
     """A corpus as ids. train, dev: pairs within the length limits.
 
-    too_long: how many were left out of each split; cut: how many sources were shortened.
+    too_long: how many were left out of each split; cut: how many sources were shortened. keywords: where the task needs
+    them.
     """
 
     corpus: Corpus
@@ -38,6 +40,7 @@ class Prepared:
     pairs: list[Pair]
     too_long: dict[str, int] = field(default_factory=dict)
     cut: dict[str, int] = field(default_factory=dict)
+    keywords: Keywords | None = None
 
     def plan(self, config: Config) -> BatchPlan:
         """The batches of training."""
@@ -112,13 +115,15 @@ def prepare(config: Config, corpus: Corpus, tokenizers: tuple[Tokenizer, Tokeniz
     than half of train is left out, and for a file of links that doesn't fit the corpus.
     """
     source, target = for_task(config, tokenizers)
+    keywords = _keywords(config, corpus)
     copier, shortened = _copier(config, source, target), _shortening(config)
     kept: dict[str, tuple[list[Example], list[Pair]]] = {}
     too_long: dict[str, int] = {}
     cut: dict[str, int] = {}
     limit = config.trainer
     for split in ("train", "dev"):
-        pairs = corpus.splits.get(split, [])
+        own = corpus.splits.get(split, [])
+        pairs = [_for_dialogue(config, keywords, pair) for pair in own]
         sources = [shortened(pair.source, source.encode(pair.source)) for pair in pairs]
         if config.task.overlong in ("truncate", "turns"):
             cut[split] = sum(bool(flags) for _, _, flags in sources)
@@ -128,8 +133,10 @@ def prepare(config: Config, corpus: Corpus, tokenizers: tuple[Tokenizer, Tokeniz
         ]
         if split == "train" and config.trainer.links not in (None, "auto"):
             links = _read_links(str(config.trainer.links), corpus, examples, tokenizers)
-            examples = [replace(e, links=own) for e, own in zip(examples, links, strict=True)]
+            examples = [replace(e, links=some) for e, some in zip(examples, links, strict=True)]
         fits = [len(e.source) <= limit.max_source and len(e.target) <= limit.max_target for e in examples]
+        if split == "dev":  # whose sources are entered as a user's
+            pairs = [pair._replace(source=before.source) for pair, before in zip(pairs, own, strict=True)]
         kept[split] = (
             [e for e, fit in zip(examples, fits, strict=True) if fit],
             [p for p, fit in zip(pairs, fits, strict=True) if fit],
@@ -147,10 +154,26 @@ def prepare(config: Config, corpus: Corpus, tokenizers: tuple[Tokenizer, Tokeniz
         raise DataError("there are no dev pairs to choose a model by", where=f"corpus {corpus.name}")
     if config.trainer.links == "auto":
         links = align_corpus([(e.source, e.target) for e in kept["train"][0]])
-        kept["train"][0][:] = [replace(e, links=own) for e, own in zip(kept["train"][0], links, strict=True)]
+        kept["train"][0][:] = [replace(e, links=some) for e, some in zip(kept["train"][0], links, strict=True)]
+    (train_examples, train_pairs), (dev_examples, dev_pairs) = kept["train"], kept["dev"]
     return Prepared(
-        corpus, source, target, kept["train"][0], kept["dev"][0], kept["dev"][1], kept["train"][1], too_long, cut
+        corpus, source, target, train_examples, dev_examples, dev_pairs, train_pairs, too_long, cut, keywords
     )
+
+
+def _keywords(config: Config, corpus: Corpus) -> Keywords | None:
+    """Of the training pairs, where the task needs them."""
+    if not config.task.topics and config.task.reply == "whole":
+        return None
+    return fit_keywords((pair.source.split("\n")[-1], pair.target) for pair in corpus.splits["train"])
+
+
+def _for_dialogue(config: Config, keywords: Keywords | None, pair: Pair) -> Pair:
+    """A pair as the task has it."""
+    if keywords is None:
+        return pair
+    target = to_keyword(pair.target, keywords) if config.task.reply == "to_keyword" else pair.target
+    return pair._replace(source=about(pair.source, keywords, config.task.topics), target=target)
 
 
 def _read_links(

@@ -20,8 +20,10 @@ from s2s.tensors import match, persistent_buffers
 from s2s.text import tokenizer
 from s2s.text.batching import Example, make_example
 from s2s.text.copying import Copier
+from s2s.text.keywords import FILE as KEYWORDS
+from s2s.text.keywords import Keywords, parse_keywords
 from s2s.text.lines import clean
-from s2s.text.turns import Turns, clean_turns
+from s2s.text.turns import ABOUT, Turns, clean_turns
 from s2s.text.vocabulary import Tokenizer
 
 
@@ -34,6 +36,7 @@ class Trained:
     target: Tokenizer
     config: Config
     languages: tuple[str, str]
+    keywords: Keywords | None = None  # of a dialogue model that was trained with some
 
     @property
     def device(self) -> torch.device:
@@ -56,8 +59,11 @@ class Trained:
 
     def entered(self, text: str) -> tuple[str, int]:
         """A source as the model may see it, and how many characters were changed for that; see `clean`."""
-        cleaned, changed = clean_turns(text) if isinstance(self.source, Turns) else clean(text)
-        return self.recased(cleaned), changed
+        if not isinstance(self.source, Turns):
+            cleaned, changed = clean(text)
+            return self.recased(cleaned), changed
+        cleaned, changed = clean_turns(text)
+        return about(self.recased(cleaned), self.keywords, self.config.task.topics), changed
 
     def recased(self, text: str) -> str:
         """A text as the corpus had it: lower-cased, if that was (`corpus.lowercase`)."""
@@ -74,6 +80,14 @@ def for_task(config: Config, tokenizers: tuple[Tokenizer, Tokenizer]) -> tuple[T
     """The tokenizers of a model, the source's for contexts where its task is dialogue."""
     source, target = tokenizers
     return (Turns(source), target) if config.task.name == "dialogue" else (source, target)
+
+
+def about(context: str, keywords: Keywords | None, count: int) -> str:
+    """A context whose last turn says which keywords go with it; as it was where there are none."""
+    if keywords is None or not count:
+        return context
+    found = keywords.best(context.split("\n")[-1], count)
+    return f"{context}{ABOUT}{' '.join(found)}" if found else context
 
 
 def build_model(config: Config, source_size: int, target_size: int) -> Seq2Seq:
@@ -119,6 +133,8 @@ def save_trained(folder: Path, trained: Trained, *, training: Mapping[str, Any],
     }
     tensors = {name: value.detach() for name, value in _tensors(trained.model).items()}
     files = tokenizer.dump(trained.source, trained.target)
+    if trained.keywords is not None:
+        files[KEYWORDS] = trained.keywords.to_bytes()
     bundle.save(folder, config=config, tensors=tensors, files=files, card=card)
 
 
@@ -155,4 +171,7 @@ def load_trained(path: str | Path, *, device: str = "auto", plugins: Sequence[st
         for name, value in _tensors(model).items():
             value.copy_(read.tensors[name])
     model.requires_grad_(False).eval().to(place)
-    return Trained(model, source, target, config, (languages[0], languages[1]))
+    keywords = parse_keywords(read.files[KEYWORDS], KEYWORDS) if KEYWORDS in read.files else None
+    if keywords is None and (config.task.topics or config.task.reply != "whole"):
+        raise BundleError("the model has no keywords", where=str(folder), expected=KEYWORDS)
+    return Trained(model, source, target, config, (languages[0], languages[1]), keywords)

@@ -82,7 +82,7 @@ def train(config: Config, folder: Path, config_text: str, display: Progress, *, 
                 return folder
             log.rewind(run.position.step)
             write_atomic(folder / "config.yaml", config_text.encode())
-        trained = Trained(run.model, prepared.source, prepared.target, config, _languages(corpus))
+        trained = Trained(run.model, prepared.source, prepared.target, config, _languages(corpus), prepared.keywords)
         fit(
             run,
             Data(prepared.plan(config), prepared.fetch(config)),

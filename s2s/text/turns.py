@@ -15,12 +15,15 @@ from s2s.types import BOS, EOS, SPECIALS, Overlong
 
 T = TypeVar("T")
 
+ABOUT = "\x1f"
+
 
 class Turns:
     """A tokenizer of contexts: EOS stands between two turns, and BOS before each turn of the one who replies.
 
-    Both are ids that no text gives, so `</s>` or `assistant:` typed by a user is text like any other. All else is as
-    in the tokenizer of single texts that it is made from, and so are its files in a bundle.
+    A turn may end in words that it is about, behind `ABOUT`, a character that `clean` lets through nowhere; BOS stands
+    there. Both marks are ids that no text gives, so `</s>` or `assistant:` typed by a user is text like any other. All
+    else is as in the tokenizer of single texts that it is made from, and so are its files in a bundle.
     """
 
     def __init__(self, inner: Tokenizer) -> None:
@@ -60,11 +63,9 @@ class Turns:
 
     def spelled(self, text: str) -> list[str] | None:
         """What each id of `encode(text)` stands for; None where it can't be told."""
-        turns = [self._inner.spelled(turn) for turn in text.split("\n")]
-        known = [turn for turn in turns if turn is not None]
-        if len(known) < len(turns):
-            return None
-        return _joined(known, [SPECIALS[BOS]], [SPECIALS[EOS]])
+        parts = [[self._inner.spelled(part) for part in turn.split(ABOUT)] for turn in text.split("\n")]
+        known = [[part for part in turn if part is not None] for turn in parts]
+        return _joined(known, SPECIALS[BOS], SPECIALS[EOS]) if known == parts else None
 
     def words(self, ids: Sequence[int]) -> list[int]:
         """For each id, which word of `decode(ids)` it belongs to; -1 for marks."""
@@ -79,23 +80,27 @@ class Turns:
 
     def unknown(self, text: str) -> int:
         """How many units of the turns have no id of their own."""
-        return sum(self._inner.unknown(turn) for turn in text.split("\n"))
+        return sum(self._inner.unknown(part) for part in text.replace(ABOUT, "\n").split("\n"))
 
     def files(self, prefix: str) -> dict[str, bytes]:
         """Those of the tokenizer inside."""
         return self._inner.files(prefix)
 
     def _marked(self, text: str, encode: Callable[[str], list[int]]) -> list[int]:
-        return _joined([encode(turn) for turn in text.split("\n")], [BOS], [EOS])
+        return _joined([[encode(part) for part in turn.split(ABOUT)] for turn in text.split("\n")], BOS, EOS)
 
 
-def _joined(turns: Sequence[Sequence[T]], own: Sequence[T], between: Sequence[T]) -> list[T]:
-    """The turns in one list: `between` stands between them, `own` before each that is an odd number from the last."""
+def _joined(turns: Sequence[Sequence[Sequence[T]]], begin: T, end: T) -> list[T]:
+    """The parts of all turns in one list. `end` stands between turns, `begin` between the parts of one, and before each
+    that is an odd number from the last.
+    """
     made: list[T] = []
-    for number, turn in enumerate(turns):
-        made += between if number else ()
-        made += own if (len(turns) - 1 - number) % 2 else ()
-        made += turn
+    for number, parts in enumerate(turns):
+        made += [end] if number else []
+        made += [begin] if (len(turns) - 1 - number) % 2 else []
+        for place, part in enumerate(parts):
+            made += [begin] if place else []
+            made += part
     return made
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2s.text.turns import Turns, clean_turns, shorten, split_turns, turn_marks
+from s2s.text.turns import ABOUT, Turns, clean_turns, shorten, split_turns, turn_marks
 from s2s.text.vocabulary import Vocabulary, words
 from s2s.types import BOS, EOS
 
@@ -81,6 +81,15 @@ def test_a_turn_is_segmented_by_itself():
     assert made.unknown("a x\nc y") == 2
     assert made.size == 7
     assert made.files("source") == recipe.fit(["a b", "c"]).files("source")
+
+
+def test_what_a_turn_is_about_stands_behind_a_mark():
+    assert TURNS.encode(f"a\nb{ABOUT}c d") == [BOS, A, EOS, B, BOS, C, D]
+    assert TURNS.spelled(f"a\nb{ABOUT}c d") == ["<s>", "a", "</s>", "b", "<s>", "c", "d"]
+    assert clean_turns(f"a{ABOUT}b")[0] == "ab"  # nobody can type it
+    kept = shorten(f"a\nb{ABOUT}c d", TURNS.encode(f"a\nb{ABOUT}c d"), "turns", 10, 1)
+    assert kept == (f"b{ABOUT}c d", [B, BOS, C, D], {"turns_dropped"})
+    assert TURNS.decode(kept[1]) == "b c d"
 
 
 def test_each_turn_is_cleaned():
