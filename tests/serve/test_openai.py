@@ -1,8 +1,10 @@
 """OpenAI's own client talks to the models."""
 
 import json
+import re
 import socket
 import time
+from pathlib import Path
 
 import openai
 import pytest
@@ -209,3 +211,20 @@ def test_neutral_options_and_unicode_are_taken(theirs, models):
     text = "<script>é</script> 😀 \u2028"
     done = theirs.chat.completions.create(model="reverse", messages=user(text), **options)
     assert done.choices[0].message.content == models["reverse"].model.translate(text)
+
+
+def test_what_the_readme_shows_works(address, models, sources, capsys):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (shown,) = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "base_url" in block]
+    changes = {"http://127.0.0.1:8000": address, "translate/debian-en-de": "reverse", "a text editor": sources[0]}
+    for old, new in changes.items():
+        assert old in shown
+        shown = shown.replace(old, new)
+    exec(compile(shown, "README.md", "exec"), {})
+    assert capsys.readouterr().out == f"{models['reverse'].model.translate(sources[0])}\n"
+    (asked,) = re.findall(r"-d '(\{.*\})'", readme)
+    with client(address) as asking:
+        body = {**json.loads(asked), "model": "reverse"}
+        assert asking.post("/api/generate", json=body).status_code == 200
+        body["model"] = "unknown"
+        assert asking.post("/api/generate", json=body).status_code == 404
