@@ -9,11 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from s2s.types import Result
 
 MAX_BODY = 1_000_000  # bytes, unless told otherwise
-MAX_CHARACTERS = 50_000  # of all texts of a request together
+MAX_CHARACTERS = 20_000  # of all texts of a request together
+MAX_VALUES = 40_000  # of a body: separators, those inside of texts too
 MAX_TEXTS = 64
 MAX_MESSAGES = 1000
 MAX_OUTPUTS = 16  # n, nbest, alternatives
-MAX_BEAM = 32
+MAX_BEAM = 16
 MAX_TOKENS = 1024
 
 Text = Annotated[str, Field(max_length=MAX_CHARACTERS)]

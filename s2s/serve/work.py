@@ -1,7 +1,8 @@
 """One thread that owns the models. What is asked for waits in a bounded queue, and what fits together runs together.
 
-Nothing is delayed to fill a batch: whoever waits when the thread becomes free is taken along. Streams run one after the
-other; between two of their pieces other jobs have their turn. It knows nothing of HTTP or of models.
+Nothing is delayed to fill a batch: whoever waits when the thread becomes free is taken along. Large jobs run in turns
+with others. Streams run one after the other; between two of their pieces other jobs have their turn. It knows nothing
+of HTTP or of models.
 """
 
 from __future__ import annotations
@@ -29,7 +30,21 @@ class _Job:
     run: Callable[[list[Any]], Sequence[Any]]
     items: list[Any]
     key: Hashable | None
+    results: list[Any] = field(default_factory=list)  # of the first items
     future: Future[list[Any]] = field(default_factory=Future)
+
+    def next(self, most: int) -> list[Any]:
+        """The items that run next: all of what is left, or of a job that can be joined at most so many."""
+        done = len(self.results)
+        return self.items[done:] if self.key is None else self.items[done : done + most]
+
+    def end(self, error: Exception | None = None) -> None:
+        """Tell who asked, if that is still wanted."""
+        if self.future.set_running_or_notify_cancel():
+            if error is None:
+                self.future.set_result(self.results)
+            else:
+                self.future.set_exception(error)
 
 
 class _LeftError(Exception):
@@ -55,9 +70,9 @@ class Worker:
     """A thread and its queue. `batches` is told the size of every batch that ran."""
 
     def __init__(
-        self, *, waiting: int = 64, together: int = 64, batches: Callable[[int], None] = lambda size: None
+        self, *, waiting: int = 64, together: int = 32, batches: Callable[[int], None] = lambda size: None
     ) -> None:
-        """waiting: most jobs and streams that wait at a time. together: most items of joined jobs."""
+        """waiting: most jobs and streams that wait at a time. together: most items that are joined."""
         self._most, self._together, self._batches = waiting, together, batches
         self._change = threading.Condition()
         self._jobs: deque[_Job] = deque()
@@ -77,8 +92,8 @@ class Worker:
     ) -> Future[list[Any]]:
         """`run(items)` in the worker's thread: as many results as items. A job that is cancelled in time never runs.
 
-        key: jobs of equal keys have the same `run`, which may be called once for the items of all of them; None: this
-        job runs alone. Raises OverloadedError and StoppingError.
+        key: jobs of equal keys have the same `run`, which may be called for items of several of them, or for a part of
+        those of one; None: this job runs alone and at once. Raises OverloadedError and StoppingError.
         """
         job = _Job(run, list(items), key)
         with self._change:
@@ -126,53 +141,60 @@ class Worker:
             if stream is not None:
                 self._tell(stream)
             del stream  # else what was answered stays in memory until the next request
-        for future in (*(job.future for job in self._jobs), *(stream.future for stream in self._streams)):
-            if future.set_running_or_notify_cancel():
-                future.set_exception(_stopping())
+        for job in self._jobs:
+            job.end(_stopping())
+        for stream in self._streams:
+            if stream.future.set_running_or_notify_cancel():
+                stream.future.set_exception(_stopping())
 
     def _run_next(self) -> None:
-        """Run what waits and fits together, if anything waits."""
+        """Run what waits and fits together, if anything waits. Jobs that aren't done wait again, behind the others."""
         with self._change:
             batch = self._take()
         self._run(batch)
+        with self._change:
+            self._jobs.extend(job for job in batch if not job.future.done())
 
     def _take(self) -> list[_Job]:
         """The first job that is still wanted, and those that wait and fit to it; they leave the queue."""
         batch: list[_Job] = []
         kept: deque[_Job] = deque()
-        size = 0
+        room = self._together
         for job in self._jobs:
-            fits = not batch or (
-                job.key is not None and job.key == batch[0].key and size + len(job.items) <= self._together
-            )
-            if not fits:
-                kept.append(job)
-            elif job.future.set_running_or_notify_cancel():
+            size = len(job.next(self._together))
+            if job.future.cancelled():
+                continue
+            if not batch or (job.key is not None and job.key == batch[0].key and size <= room):
                 batch.append(job)
-                size += len(job.items)
+                room -= size
+            else:
+                kept.append(job)
         self._jobs = kept
         return batch
 
     def _run(self, batch: list[_Job]) -> None:
+        """Run the next items of jobs that fit together."""
         if not batch:
             return
-        items = [item for job in batch for item in job.items]
+        parts = [job.next(self._together) for job in batch]
+        items = [item for part in parts for item in part]
         try:
             found = list(batch[0].run(items))
             if len(found) != len(items):
                 raise RunError("results are missing", expected=f"{len(items)}", found=f"{len(found)}")
         except Exception as error:
             if len(batch) == 1:
-                batch[0].future.set_exception(error)
+                batch[0].end(error)
             else:  # only who asked for what fails is to know of it
                 for job in batch:
                     self._run([job])
             return
         self._batches(len(items))
-        done = 0
-        for job in batch:
-            job.future.set_result(found[done : done + len(job.items)])
-            done += len(job.items)
+        results = iter(found)
+        for job, part in zip(batch, parts, strict=True):
+            job.results += [next(results) for _ in part]
+            if len(job.results) == len(job.items):
+                job.end()
 
     def _tell(self, stream: Stream) -> None:
         def hear(piece: str) -> None:

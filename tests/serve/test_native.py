@@ -167,6 +167,8 @@ BROKEN = {
     "half a character as key": b'{"model": "reverse", "text": "ba", "\\ud800": 1}',
     "no UTF-8": b'{"model": "reverse", "text": "\xff"}',
     "deep": b'{"model": ' + b"[" * 100_000,
+    "values": b'{"model": "reverse", "texts": [' + b'"",' * 300_000 + b'""]}',
+    "objects": b'{"model": "talk", "messages": [' + b"{}," * 300_000 + b"{}]}",
     "digits": b'{"model": "reverse", "text": "ba", "options": {"seed": ' + b"9" * 5000 + b"}}",
 }
 
@@ -174,7 +176,9 @@ BROKEN = {
 @pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN)
 @pytest.mark.parametrize("path", ["/api/generate", "/v1/chat/completions", "/translate"])
 def test_broken_json_is_refused(server, path, body):
+    begun = time.perf_counter()
     answer = server.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert time.perf_counter() - begun < 1
     assert answer.status_code == 400
     assert answer.json()["error"]
 

@@ -69,6 +69,39 @@ def test_who_waits_is_taken_along_up_to_the_limit_in_order(worker, held):
     assert upper.batches == [["a", "b", "c", "f"], ["d", "e", "g"]]
 
 
+def test_a_large_job_runs_in_turns_with_others(worker, held):
+    upper = Upper()
+    large, other, joins = (
+        worker.submit(upper, list(text), key) for text, key in (("abcdefghij", 1), ("xy", 2), ("zz", 1))
+    )
+    held.open.set()
+    assert large.result(PATIENCE) == list("ABCDEFGHIJ")
+    assert other.result(PATIENCE) == list("XY")
+    assert joins.result(PATIENCE) == list("ZZ")
+    assert upper.batches == [list(text) for text in ("abcd", "xy", "zz", "efgh", "ij")]
+
+
+def test_a_large_job_that_runs_alone_runs_whole(worker):
+    upper = Upper()
+    assert worker.submit(upper, list("abcdefghij")).result(PATIENCE) == list("ABCDEFGHIJ")
+    assert upper.batches == [list("abcdefghij")]
+
+
+def test_a_large_job_stops_when_it_is_left(worker):
+    gate, batches = Gate(), []
+
+    def run(items):
+        batches.append(items)
+        return gate(items)
+
+    large = worker.submit(run, list("abcdefghij"), 1)
+    assert gate.begun.wait(PATIENCE)
+    assert large.cancel()
+    gate.open.set()
+    assert worker.submit(Upper(), ["x"]).result(PATIENCE) == ["X"]
+    assert batches == [list("abcd")]
+
+
 def test_only_equal_keys_are_joined_and_none_joins_nobody(worker, held):
     upper = Upper()
     futures = [worker.submit(upper, [text], key) for text, key in zip("abcdef", [1, 2, 1, None, None, 2], strict=True)]

@@ -67,7 +67,7 @@ async function reply() {
     }
     ended = true;
   } catch (error) {
-    if (error.name === "AbortError") flags = ["stopped"];
+    if (own.signal.aborted) flags = ["stopped"]; // whatever error it came as
     else fail(error);
   }
   shown.made.classList.remove("writes");

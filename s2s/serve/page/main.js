@@ -70,7 +70,7 @@ async function answer() {
       cards[index].replaceWith(card(model, text, result, `${((performance.now() - begun) / 1000).toFixed(2)} s`));
     } catch (error) {
       cards[index].remove();
-      if (error.name !== "AbortError") fail(error);
+      if (!own.signal.aborted) fail(error);
     }
   }));
   if (running === own) at("results").setAttribute("aria-busy", "false");

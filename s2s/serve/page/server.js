@@ -18,7 +18,7 @@ async function ask(path, body, signal) {
   try {
     answer = await fetch(path, body === undefined ? { headers, signal } : { method: "POST", headers: { ...headers, "Content-Type": "application/json" }, body: JSON.stringify(body), signal });
   } catch (error) {
-    if (error.name === "AbortError") throw error;
+    if (signal?.aborted) throw error;
     throw new Refused(0, "The server doesn't answer. Does it still run?");
   }
   if (answer.ok) return answer;
