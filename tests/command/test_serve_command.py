@@ -17,25 +17,6 @@ from s2s.serve.models import load_models
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def started():
-    """`started(*arguments)` runs the command in a process of its own: (process, address)."""
-    processes = []
-
-    def start(*arguments, **environment):
-        command = [sys.executable, "-m", "s2s", "serve", "--port", "0", "--threads", "1", *map(str, arguments)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-        processes.append(process)
-        told = process.stderr.readline()
-        return process, re.search(r"http://\S+", told)[0], told
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
-
-
 def ask(address, path, body=None, key=None):
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
     data = None if body is None else json.dumps(body).encode()
@@ -43,24 +24,26 @@ def ask(address, path, body=None, key=None):
         return json.load(answer)
 
 
-def test_it_serves_several_models_and_stops_when_told(started, reverse_run, copy_run, s2s, sources):
-    process, address, told = started(reverse_run, f"copy={copy_run}")
-    assert "serving teach/reverse, copy at http://127.0.0.1:" in told
-    assert [one["name"] for one in ask(address, "/api/models")["models"]] == ["teach/reverse", "copy"]
-    (made,) = ask(address, "/api/generate", {"model": "teach/reverse", "text": sources[0]})["outputs"]
-    assert [made["output"]] == s2s("translate", reverse_run, stdin=sources[0]).lines
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0
-    assert process.stderr.read() == "s2s: stopped\n"
-
-
-def test_a_key_from_the_environment_is_asked_for(started, reverse_run):
-    process, address, _ = started(reverse_run, S2S_API_KEY="sesame")
-    with pytest.raises(urllib.error.HTTPError, match="401"):
-        ask(address, "/api/models")
-    assert ask(address, "/api/models", key="sesame")["models"]
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == -signal.SIGTERM
+def test_it_serves_several_models_with_a_key_and_stops_when_told(reverse_run, copy_run, s2s, sources):
+    command = [sys.executable, "-m", "s2s", "serve", "--port", "0", "--threads", "1", reverse_run, f"copy={copy_run}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "S2S_API_KEY": "sesame"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        told = process.stderr.readline()
+        assert "serving teach/reverse, copy at http://127.0.0.1:" in told
+        address = re.search(r"http://\S+", told)[0]
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            ask(address, "/api/models")
+        assert [one["name"] for one in ask(address, "/api/models", key="sesame")["models"]] == ["teach/reverse", "copy"]
+        body = {"model": "teach/reverse", "text": sources[0]}
+        (made,) = ask(address, "/api/generate", body, key="sesame")["outputs"]
+        assert [made["output"]] == s2s("translate", reverse_run, stdin=sources[0]).lines
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+        assert process.stderr.read() == "s2s: stopped\n"
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_names_are_the_recipes_or_given(reverse_run, copy_run):
