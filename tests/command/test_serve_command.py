@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from s2s.command.serve import listen
 from s2s.serve.models import load_models
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +45,13 @@ def test_it_serves_several_models_with_a_key_and_stops_when_told(reverse_run, co
     finally:
         process.kill()
         process.communicate()
+
+
+def test_no_part_of_an_answer_waits_for_an_acknowledgement():
+    with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_names_are_the_recipes_or_given(reverse_run, copy_run):

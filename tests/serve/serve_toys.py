@@ -1,6 +1,5 @@
 """What tests of the server share: a server that runs in a thread, tiny models, and one that takes its time."""
 
-import socket
 import threading
 import time
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ import httpx2
 import uvicorn
 
 from s2s import load
+from s2s.command.serve import listen
 from s2s.serve.app import build_app
 from s2s.serve.models import Served
 from s2s.types import Result
@@ -54,7 +54,7 @@ def tiny_models(reverse_run, copy_run, talk_run):
 @contextmanager
 def running(models, **options):
     """The address of a server of these models."""
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = listen("127.0.0.1", 0)
     config = uvicorn.Config(build_app(models, **options), log_level="error", timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
