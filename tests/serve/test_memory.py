@@ -51,7 +51,6 @@ def test_memory_stays_flat(reverse_run, talk_run, sources):
             requests(asking, sources, 1500)
             before = resident(process)
             requests(asking, sources, 4000)
-            print("GREW", before, resident(process) - before)
             assert resident(process) - before < MORE
     finally:
         process.send_signal(signal.SIGTERM)
