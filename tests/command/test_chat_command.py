@@ -155,7 +155,9 @@ def test_a_terminal_with_commands(run, tmp_path):
         why = shown.wait_for("you: ")
         assert "\x1b[" in why  # colours
         assert "%" in why
+        time.sleep(0.3)
         shown.process.send_signal(signal.SIGINT)
+        shown.type("\n")  # a signal that came before readline waits is seen with the next key
         shown.wait_for("leaves")
         shown.type("/set beam=2 beem=3\n")
         shown.wait_for("unknown search option")

@@ -1,6 +1,7 @@
 """Corpora: each public builder here is the target of a file in `conf/corpus/` and gives a `Corpus`."""
 
 from s2s.text.corpus.base import Corpus, DataReport, FileFingerprint, Pair, SplitReport, reference_streams
+from s2s.text.corpus.chitchat import chitchat
 from s2s.text.corpus.debian_pairs import debian
 from s2s.text.corpus.debian_synopsis import debian_synopsis
 from s2s.text.corpus.enron import aeslc
@@ -19,6 +20,7 @@ __all__ = [
     "SplitReport",
     "aeslc",
     "catalogs",
+    "chitchat",
     "debian",
     "debian_synopsis",
     "describe",

