@@ -4,6 +4,7 @@ import json
 import re
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import openai
@@ -135,6 +136,22 @@ def test_what_is_known_at_once_streams_too(theirs, sources, asked):
     for chunk in theirs.chat.completions.create(**asked, stream=True):
         outputs[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
     assert list(outputs.values()) == [choice.message.content for choice in whole.choices]
+
+
+def test_streams_and_whole_replies_at_once_are_those_of_one_client(theirs, models, sources):
+    expected = {text: models["talk"].model.chat(user(text), beam=1) for text in sources}
+
+    def ask(number):
+        text = sources[number % len(sources)]
+        asked = {"model": "talk", "messages": user(text), "temperature": 0}
+        if number % 2:
+            got = theirs.chat.completions.create(**asked).choices[0].message.content
+        else:
+            got = "".join(piece for piece, _ in deltas(theirs.chat.completions.create(**asked, stream=True)))
+        return got == expected[text]
+
+    with ThreadPoolExecutor(30) as pool:
+        assert all(pool.map(ask, range(60)))
 
 
 def test_a_stream_that_is_cut_off_says_so(theirs, sources):
