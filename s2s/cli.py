@@ -23,6 +23,7 @@ COMMANDS = {
     "summarize": ("summarise", "the same as summarise"),
     "chat": ("chat", "talk with a dialogue model"),
     "stream": ("stream", "translate a source as it grows, word by word"),
+    "serve": ("serve", "answer over HTTP, with a page to try models"),
     "score": ("score", "score a text against references"),
     "compare": ("compare", "compare runs in one table, with paired tests"),
     "gallery": ("gallery", "show every attention mechanism on one page, with pictures from runs"),

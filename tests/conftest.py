@@ -78,6 +78,16 @@ def copy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def talk_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a dialogue model that answers with what it is told, last word first, more or less."""
+    output = tmp_path_factory.mktemp("talk")
+    changes = ("task=dialogue", "corpus.test=5", "optim.lr=1e-2", "trainer.steps=60")
+    done = call("train", "teach/reverse", *TINY, *changes, f"output={output}")
+    assert done.code == 0, done.err
+    return Path(done.out.strip())
+
+
+@pytest.fixture(scope="session")
 def sources(reverse_run: Path) -> list[str]:
     """Sequences that neither model was trained on, in an order that isn't by length."""
     references = (reverse_run / "test.ref").read_text(encoding="utf-8").split("\n")[:-1]

@@ -30,8 +30,8 @@ ORDER = [
     ["s2s.checks"],
     ["s2s.show"],
     ["s2s.task"],
-    ["s2s.app"],
-    ["s2s.command", "s2s.serve"],
+    ["s2s.app", "s2s.serve"],
+    ["s2s.command"],
     ["s2s.cli"],
     ["s2s.__main__"],
 ]
@@ -93,6 +93,8 @@ def test_the_package_itself_imports_nothing_of_its_rooms_until_asked():
         ("sentencepiece", {"s2s.text.tokenizer"}),
         ("matplotlib", {"s2s.show.plots"}),
         ("safetensors", {"s2s.tensors"}),
+        ("prometheus_client", {"s2s.serve.metrics"}),
+        ("uvicorn", {"s2s.command.serve"}),
     ],
 )
 def test_a_library_is_known_to_one_file(library, importers):
@@ -138,11 +140,16 @@ def test_the_package_and_the_help_are_light():
         assert loaded & HEAVY == set(), code
 
 
-@pytest.mark.parametrize("command", ["list", "train", "translate", "info"])
+def test_only_the_server_knows_http():
+    others = {module for module, name, _ in IMPORTS if name.split(".")[0] in ("fastapi", "starlette", "pydantic")}
+    assert {room(module) for module in others} == {"s2s.serve"}
+
+
+@pytest.mark.parametrize("command", ["list", "train", "translate", "info", "serve"])
 def test_the_help_of_a_command_is_light(command):
     loaded = loaded_by(f"import s2s.cli; s2s.cli.main(['{command}', '--help'])")
     assert f"s2s.command.{command}" in loaded
-    assert loaded & {"torch", "hydra", "matplotlib"} == set()
+    assert loaded & {"torch", "hydra", "matplotlib", "fastapi"} == set()
 
 
 def test_loading_a_model_pulls_in_nothing_that_only_trains_or_shows():

@@ -18,7 +18,12 @@ from s2s import paths
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # What is imported under another name than it is installed under.
-DISTRIBUTIONS = {"yaml": "pyyaml", "hydra": "hydra-core", "rouge_score": "rouge-score"}
+DISTRIBUTIONS = {
+    "yaml": "pyyaml",
+    "hydra": "hydra-core",
+    "rouge_score": "rouge-score",
+    "prometheus_client": "prometheus-client",
+}
 
 
 def requirement(text):
@@ -67,7 +72,14 @@ def test_the_wheel_holds_all_of_the_data_folders(unpacked, name):
 
 def test_the_wheel_holds_the_package_with_assets_and_types_and_nothing_else(wheel, unpacked):
     there = {path for path in files_below(ROOT / "s2s") if "__pycache__" not in path}
-    assert {"py.typed", "show/report.html", "show/report.css", "show/report.js", "command/demo.py"} <= there
+    assert {
+        "py.typed",
+        "show/report.html",
+        "show/report.css",
+        "show/report.js",
+        "command/demo.py",
+        "serve/page/index.html",
+    } <= there
     assert there <= files_below(unpacked / "s2s")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -124,7 +136,7 @@ def test_there_is_one_version():
 def test_whatever_is_imported_is_declared():
     declared = {requirement(text) for text in PROJECT["dependencies"]}
     extras = PROJECT["optional-dependencies"]
-    optional = {requirement(text) for name in ("tensorboard", "hub", "bertscore") for text in extras[name]}
+    optional = {requirement(text) for name in ("tensorboard", "hub", "bertscore", "serve") for text in extras[name]}
     found = {}
     for path in sorted((ROOT / "s2s").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
