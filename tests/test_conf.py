@@ -32,6 +32,8 @@ def test_the_registry_holds_what_the_house_promises():
         "cnn_dailymail",
         "xsum",
         "samsum",
+        "chitchat",
+        "dialogues",
         "files",
         "tsv",
         "jsonl",
@@ -62,6 +64,7 @@ def test_a_builder_file_binds_to_its_signature(group, name):
 @pytest.mark.parametrize("group, name", BUILT + PLAIN)
 def test_a_group_file_composes(group, name):
     given = GIVEN["corpus"] if group == "corpus" and name in ("files", "tsv", "jsonl") else []
+    given = ["corpus.train=data/x"] if name == "dialogues" else given
     given = ["corpus.dataset=x", "corpus.source=x", "corpus.target=y"] if name == "hub" else given
     made = app.compose("teach/copy", [f"{group}={name}", *given])
     chosen = getattr(made, group)
