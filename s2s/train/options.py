@@ -7,14 +7,14 @@ from typing import Literal
 
 Metric = Literal[
     "bleu",
-    "bleu1",
-    "bleu2",
     "chrf",
     "ter",
     "rouge1",
     "rouge2",
     "rougeL",
     "rougeLsum",
+    "bleu1",
+    "bleu2",
     "distinct1",
     "distinct2",
     "distinct3",
