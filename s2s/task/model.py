@@ -19,7 +19,8 @@ from s2s.types import Overlong, Result
 
 
 def search_config(base: SearchConfig, changes: dict[str, Any]) -> SearchConfig:
-    """The search a model was saved with, changed. `nbest` above the beam widens it; sampling sets the beam to 1.
+    """The search a model was saved with, changed. `nbest` above the beam widens it; sampling sets the beam to 1, and a
+    beam ends sampling.
 
     Raises UsageError for an unknown name, ConfigError for values out of range.
     """
@@ -29,6 +30,10 @@ def search_config(base: SearchConfig, changes: dict[str, Any]) -> SearchConfig:
             raise UsageError(f"unknown search option `{name}`", expected=", ".join(names))
     if changes.get("sample"):
         changes = {"beam": 1, "nbest": 1, "beam_groups": 1, "diversity": 0.0, **changes}
+    elif base.sample and "beam" in changes and not {"top_k", "top_p", "temperature"} & set(changes):
+        changes = {"sample": False, "top_k": 0, "top_p": 1.0, "temperature": 1.0, **changes}
+    elif base.sample and "beam" not in changes:
+        pass  # several outputs are several samples
     elif "beam" not in changes and isinstance(nbest := changes.get("nbest"), int) and nbest > base.beam:
         changes = {**changes, "beam": nbest}
     elif "nbest" not in changes and isinstance(beam := changes.get("beam"), int) and beam < base.nbest:

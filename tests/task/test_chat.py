@@ -186,6 +186,16 @@ def test_settings_change_or_stay(model):
     assert talk.shown()["beam"] == 2
 
 
+def test_a_beam_ends_the_sampling_that_a_model_was_saved_with(model):
+    from s2s.task.model import search_config
+
+    sampling = search_config(model.trained[0].config.search, {"sample": True, "top_p": 0.5})
+    searching = search_config(sampling, {"beam": 3})
+    assert (searching.sample, searching.beam, searching.top_p) == (False, 3, 1.0)
+    assert search_config(sampling, {"nbest": 2}).sample
+    assert search_config(sampling, {"top_p": 0.9}).top_p == 0.9
+
+
 def test_only_dialogue_models_chat(reverse_run):
     other = s2s.load(reverse_run)
     with pytest.raises(UsageError, match="trained for translation"):
