@@ -108,12 +108,13 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_rerank_arguments(parser: argparse.ArgumentParser) -> None:
     """Which of the outputs that a search has found is given."""
-    group = parser.add_argument_group("which of the beam's outputs is given")
+    group = parser.add_argument_group("which of the outputs found is given")
     group.add_argument("--mmi-lm", metavar="MODEL", help="the less so, the likelier this model of replies finds it")
     group.add_argument("--mmi-reverse", metavar="MODEL", help="the more so, the likelier this model can tell the input")
     group.add_argument("--mmi-weight", type=float, metavar="W", help="how much these two count, 0 to 1 (0.5)")
     group.add_argument("--mmi-first", type=int, metavar="N", help="tokens that --mmi-lm counts (5)")
     group.add_argument("--mmi-length", type=float, metavar="G", help="added for each token (0)")
+    group.add_argument("--draws", type=int, metavar="N", help="samples to choose from, where it samples (1)")
     group.add_argument("--avoid", metavar="FILE", help="replies, one a line, that are given only for want of others")
     group.add_argument("--unwanted", metavar="FILE", help="words, one a line: avoided, and starred out at worst")
     group.add_argument(
@@ -126,7 +127,7 @@ def rerank(args: argparse.Namespace) -> dict[str, Any]:
     """What the arguments of `add_rerank_arguments` ask of `Model.generator`. Raises UsageError, DataError for files."""
     from s2s.task.rerank import Rerank
 
-    given = {"weight": args.mmi_weight, "first": args.mmi_first, "length": args.mmi_length}
+    given = {"weight": args.mmi_weight, "first": args.mmi_first, "length": args.mmi_length, "draws": args.draws}
     if (args.mmi_weight is not None or args.mmi_first is not None) and not (args.mmi_lm or args.mmi_reverse):
         raise UsageError("there is nothing to weigh", where="--mmi-weight, --mmi-first", hint="Give --mmi-lm MODEL too")
     made = Rerank(

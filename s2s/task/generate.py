@@ -124,8 +124,10 @@ class Generator:
         config: SearchConfig,
         options: Options | None = None,
         rerank: Callable[[Sequence[Result]], list[Result]] | None = None,
+        draws: int = 1,
     ) -> None:
-        """models: share their target vocabulary. rerank: puts the outputs of each record into another order.
+        """models: share their target vocabulary. rerank: puts the outputs of each record into another order: those of
+        the beam, or so many samples.
 
         Raises UsageError if they don't, or if `config.forward` can't hold for their attention; ConfigError for a wrong
         config.
@@ -141,8 +143,8 @@ class Generator:
                 )
         self._hear: Callable[[str], None] | None = None
         self._rerank, self._shown = rerank, config.nbest
-        if rerank is not None and not config.sample:  # among all that the search has found
-            self.config = replace(config, nbest=config.beam)
+        if rerank is not None:  # among all that the search has found
+            self.config = replace(config, nbest=max(config.nbest, draws) if config.sample else config.beam)
         self._searched = [_constrained(trained.model, config) for trained in self.models]
         self.overlong = self.options.overlong or first.config.task.overlong
         trained_with = first.config.trainer.max_source

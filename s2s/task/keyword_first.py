@@ -29,11 +29,12 @@ class KeywordFirst(Generator):
         config: SearchConfig,
         options: Options | None = None,
         rerank: Callable[[Sequence[Result]], list[Result]] | None = None,
+        draws: int = 1,
         *,
         backward: Trained,
     ) -> None:
         """Raises UsageError for a backward model that is none, and what `Generator` raises."""
-        super().__init__(models, config, options, self._choose)
+        super().__init__(models, config, options, self._choose, draws)
         if backward.keywords is None or backward.config.task.reply != "to_keyword":
             raise UsageError(
                 "this model can't write backwards from a keyword",

@@ -80,10 +80,11 @@ class Model:
         order = (
             None if not rerank else Reranker(rerank, self._other(rerank.language_model), self._other(rerank.reverse))
         )
+        draws = 1 if rerank is None else rerank.draws
         backward = self._other(keyword_model)
         if backward is None:
-            return Generator(self.trained, config, options, order)
-        return KeywordFirst(self.trained, config, options, order, backward=backward)
+            return Generator(self.trained, config, options, order, draws)
+        return KeywordFirst(self.trained, config, options, order, draws, backward=backward)
 
     def _other(self, path: str | None) -> Trained | None:
         """A further model, loaded once."""

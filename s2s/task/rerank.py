@@ -28,7 +28,8 @@ class Rerank:
     both, the terms are added. length: added for each token of the output (4.5).
     avoid: texts that are given only where there is nothing else, letter case and punctuation aside (generic replies).
     fresh: so are those that the speaker has said before in the context. unwanted: words and phrases, in any letter
-    case; so are outputs that hold one, and where there is nothing else it is starred out.
+    case; so are outputs that hold one, and where there is nothing else it is starred out. draws: samples to choose
+    from, where a search samples; else it is the beam.
     """
 
     language_model: str | None = None
@@ -39,10 +40,13 @@ class Rerank:
     avoid: tuple[str, ...] = ()
     fresh: bool = False
     unwanted: tuple[str, ...] = ()
+    draws: int = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight <= 1:
             raise ConfigError("out of range", where="--mmi-weight", expected="0 to 1", found=f"{self.weight:g}")
+        if self.draws < 1:
+            raise ConfigError("out of range", where="--draws", expected="at least 1", found=str(self.draws))
         if self.first < 1:
             raise ConfigError("out of range", where="--mmi-first", expected="at least 1", found=str(self.first))
 

@@ -151,7 +151,14 @@ def test_mutual_information_reorders(trained):
                     own = log_likelihoods(other, [other.example(one.text, f"tell about {thing}")])[0]
                     score += asked.weight * float(own.sum())
                 assert one.score == pytest.approx(score, abs=1e-3)
-    command = ("eval", trained(), "--mmi-reverse", reverse, "--mmi-weight", "0.4")
+    drawn = {"sample": True, "temperature": 2.0}
+    one = model.chat(ask("hey", "tea"), details=True, **drawn)
+    best = model.chat(ask("hey", "tea"), details=True, **drawn, rerank=Rerank(reverse=reverse, draws=8))
+    several = model.chat(ask("hey", "tea"), details=True, **drawn, nbest=8, rerank=Rerank(reverse=reverse))
+    assert best.text == several.nbest[0].text
+    assert best.nbest == ()
+    assert one.text in {other.text for other in several.nbest}
+    command = ("eval", trained(), "--mmi-reverse", reverse, "--mmi-weight", "0.4", "--top-p", "0.9", "--draws", "3")
     assert call(*command).code == 0
     for wrong, told in (
         (("--mmi-reverse", alone), "direction=backward"),
