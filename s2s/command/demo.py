@@ -152,7 +152,7 @@ def _table(trained: Trained) -> None:
     for heading in (f"source ({trained.languages[0]})", "s2s", f"reference ({trained.languages[1]})"):
         table.add_column(heading, ratio=1)
     for number, (pair, result) in enumerate(zip(pairs, results, strict=True), 1):
-        texts = (pair.source, result.text, pair.target)
+        texts = (pair.source.replace("\n", " / "), result.text, pair.target)
         table.add_row(str(number), *(Text(one_line(text)) for text in texts))  # Text: nothing in it is markup
     width = shutil.get_terminal_size((110, 24)).columns
     Console(width=max(60, min(width, 160))).print(table)

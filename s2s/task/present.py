@@ -46,7 +46,7 @@ def draw_samples(trained: Trained, pairs: Sequence[Pair], count: int, folder: Pa
         score = compute([SAMPLE_SCORES[task]], [result.text], reference_streams([pair]))[0].value
         samples.append(
             Sample(
-                pair.source,
+                pair.source.replace("\n", " / "),
                 result.text,
                 pair.target,
                 result.source_pieces,
