@@ -15,7 +15,8 @@ _MARKS = {SPECIALS[2]: "", SPECIALS[3]: "\n"}  # of turns, see s2s.text.turns
 def heat(result: Result) -> Text:
     """The source pieces of a result on backgrounds from none to red, then what each output word looked at most.
 
-    A piece's warmth is its largest weight over all outputs, relative to the largest of all. Empty without an alignment.
+    A piece's warmth is its largest weight over all outputs, between the smallest and the largest of them. Empty
+    without an alignment.
     """
     from rich.text import Text
 
@@ -24,9 +25,10 @@ def heat(result: Result) -> Text:
         return shown
     rows = result.alignment
     most = [max(row[place] for row in rows) for place in range(len(result.source_pieces))]
-    top = max(most, default=0.0) or 1.0
+    low, high = min(most, default=0.0), max(most, default=0.0)
     for piece, weight in zip(result.source_pieces[:-1], most, strict=False):
-        shown.append(_MARKS.get(piece, piece.replace("▁", " ")), _style(weight / top))
+        share = (weight - low) / (high - low) if high > low else 0.0
+        shown.append(_MARKS.get(piece, piece.replace("▁", " ")), _style(share))
     shown.append("\n")
     for piece, row in zip(result.pieces, rows, strict=True):
         if piece in SPECIALS:
