@@ -9,6 +9,8 @@ from serve_toys import Slow, running, tiny_models
 
 from s2s.serve.page import FILES
 
+pytestmark = pytest.mark.slow  # a browser is started; .ci/run does it too
+
 BROWSERS = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(1)</script> ba"
 
