@@ -15,13 +15,21 @@ Direction = Literal["forward", "backward", "none"]
 
 NO_SOURCE = "-"  # what stands for the source of a model of replies alone
 
-_ADDRESS = re.compile(r"\S@\w[\w-]*\.\w|https?://|\bwww\.\w|(?<![\w.])@\w", re.IGNORECASE)
-_HANDLE = re.compile(
-    r"\b(?:(?:my|on) (?:insta(?:gram)?|snap(?:chat)?|twitter|kik|discord) (?:is|name|handle)|(?:follow|add) me)\b",
-    re.IGNORECASE,
-)
+# What may identify someone, and how it is called. A year range (2014-2016) or a long number is no telephone number.
+_IDENTIFYING = {
+    "e-mail address": re.compile(r"\S@\w[\w-]*\.\w"),
+    "web address": re.compile(r"https?://|\bwww\.\w|\b[\w-]+\.(?:com|net|org|edu|gov|io|tv)\b", re.IGNORECASE),
+    "telephone number": re.compile(
+        r"(?<![\w.-])(?:\+?\d{1,3}[\s.-]*)?(?:\(\d{3}\)|\d{3})[\s.-]*\d{3}[\s.-]*\d{4}(?!\w)"
+        r"|(?<![\w.-])\d{3}-\d{4}(?!\w)|\+\d(?:[\s().-]{0,2}\d){7,}"
+    ),
+    "handle": re.compile(
+        r"(?<![\w.])@\w|\b(?:(?:my|on) (?:insta(?:gram)?|snap(?:chat)?|twitter|kik|discord) (?:is|name|handle)"
+        r"|(?:follow|add) me)\b",
+        re.IGNORECASE,
+    ),
+}
 _WORD = re.compile(r"\w+")
-_NUMBER = re.compile(r"(?<!\d)(?:\d[\s().-]?){7,}\d")
 
 
 def join_turns(messages: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -69,10 +77,9 @@ def check_options(turns: int, direction: str) -> None:
 @lru_cache(maxsize=64)  # a turn stands in the contexts of those that follow
 def unfit(turn: str) -> str | None:
     """Why nobody should learn from a turn: it may identify someone, or is crude (crude.txt); or None."""
-    if _ADDRESS.search(turn) or _HANDLE.search(turn):
-        return "address or handle"
-    if _NUMBER.search(turn):
-        return "long number"
+    for reason, pattern in _IDENTIFYING.items():
+        if pattern.search(turn):
+            return reason
     return "crude word" if not _CRUDE.isdisjoint(_WORD.findall(turn.casefold())) else None
 
 
