@@ -101,6 +101,8 @@ def test_what_is_left_out_is_counted(tmp_path):
         "f": talk("hi", " ".join(["very"] * 60)),
         "g": talk("alone"),
         "h": [],
+        "i": [*talk("one", "two"), ("c", "three")],
+        "j": talk("well", "yes", " "),
     }
     report = chitchat(path=wheel(tmp_path, said), dev=0, test=0).report.splits["train"]
     assert report.dropped == {
@@ -109,8 +111,11 @@ def test_what_is_left_out_is_counted(tmp_path):
         "duplicate": 1,
         "telephone number": 1,
         "more than 50 words": 1,
+        "one turn, or none": 2,
+        "more than two speakers": 1,
+        "blank message": 1,
     }
-    assert report.read == report.kept + sum(report.dropped.values()) == 9
+    assert report.read == report.kept + sum(report.dropped.values()) == 14
 
 
 def test_options_do_what_they_say(tmp_path):

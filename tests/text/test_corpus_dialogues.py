@@ -15,10 +15,10 @@ def roles(*turns):
     return [{"role": ROLES[number % 2], "content": turn} for number, turn in enumerate(turns)]
 
 
-def read(tmp_path, *lines, **options):
+def read(tmp_path, *lines, allow_drop=True, **options):
     path = tmp_path / "d.jsonl"
     path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
-    return dialogues(train=path, allow_drop=True, **options)
+    return dialogues(train=path, allow_drop=allow_drop, **options)
 
 
 def pairs(corpus):
@@ -66,6 +66,31 @@ def test_what_is_no_dialogue_is_counted(tmp_path):
     corpus = read(tmp_path, roles("a"), [], "", roles("a", "b"), {"messages": []})
     assert pairs(corpus) == [("a", "b")]
     assert corpus.report.splits["train"].dropped == {"one turn, or none": 3, "blank line": 1}
+
+
+@pytest.mark.parametrize("line", [["a", "\u200b", "b", "c"], "a __eou__ \u200b __eou__ b __eou__ c __eou__"])
+def test_a_blank_turn_is_counted_and_never_a_context(tmp_path, line):
+    corpus = read(tmp_path, line)
+    assert pairs(corpus) == [("a b", "c")]  # both are by the same speaker
+    assert corpus.report.splits["train"].dropped == {"blank message": 1}
+
+
+def test_two_speakers_alternate_or_the_dialogue_is_left_out(tmp_path):
+    three = [*roles("a", "b"), {"role": "tool", "content": "c"}, *roles("d")]
+    corpus = read(tmp_path, three, roles("a", "b"))
+    assert pairs(corpus) == [("a", "b")]
+    assert corpus.report.splits["train"].dropped == {"more than two speakers": 1}
+
+
+def test_turns_of_the_other_role_are_no_fault_of_the_data(tmp_path):
+    line = [{"role": "system", "content": "be kind"}, *roles("a", "b", "c")]
+    assert pairs(read(tmp_path, line, allow_drop=False, replies="assistant")) == [("a", "b")]
+    with pytest.raises(DataError, match="not by bot"):
+        read(tmp_path, line, allow_drop=False, replies="bot")
+
+
+def test_a_turn_may_start_like_json(tmp_path):
+    assert pairs(read(tmp_path, "[laughs] hi __eou__ {so} __eou__")) == [("[laughs] hi", "{so}")]
 
 
 def test_long_dialogues_and_long_turns(tmp_path):

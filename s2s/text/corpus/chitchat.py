@@ -22,7 +22,7 @@ from s2s.text.corpus.base import (
     split_of,
     warn,
 )
-from s2s.text.corpus.dialogue import Direction, check_options, examples, join_turns, unfit
+from s2s.text.corpus.dialogue import Direction, check_options, examples, two_sided, unfit
 from s2s.text.corpus.wheel import obtain_wheel
 
 _PACKAGE = "chitchat-dataset"
@@ -57,9 +57,11 @@ def chitchat(
         Path(path).expanduser() if path is not None else cache_folder() / "chitchat", _PACKAGE, _VERSION, 8
     )
     seen: set[tuple[str, str]] = set()
-    for name, said in _conversations(wheel):
+    for name, messages in _conversations(wheel):
         place = splits[split_of(name, dev=dev, test=test, seed=seed)]
-        for pair in examples(said, turns, direction, name):
+        said, drops = two_sided(messages, name)
+        place += drops
+        for pair in examples([text for _, text in said], turns, direction, name):
             reason = _reason(pair)
             if not reason and direction != "none" and pair[:2] in seen:
                 reason = "duplicate"
@@ -95,8 +97,8 @@ def _reason(pair: Pair) -> str | None:
     return next(filter(None, map(unfit, [*pair.source.split("\n"), pair.target])), None)
 
 
-def _conversations(wheel: Path) -> Iterator[tuple[str, list[str]]]:
-    """(name, turns) of each conversation, ordered by name."""
+def _conversations(wheel: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """(name, messages) of each conversation, ordered by name."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             info = archive.getinfo(_FILE)
@@ -110,7 +112,7 @@ def _conversations(wheel: Path) -> Iterator[tuple[str, list[str]]]:
     if not isinstance(found, dict):
         raise DataError("has another form", where=f"{wheel}:{_FILE}", expected="an object of conversations")
     for name in sorted(found):
-        yield name, [text for _, text in join_turns(_messages(found[name], f"{wheel}:{_FILE}:{name}"))]
+        yield name, _messages(found[name], f"{wheel}:{_FILE}:{name}")
 
 
 def _messages(conversation: Any, where: str) -> list[tuple[str, str]]:

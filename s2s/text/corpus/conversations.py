@@ -10,7 +10,7 @@ from typing import Any
 from s2s.errors import DataError
 from s2s.files import parse_json
 from s2s.text.corpus.base import Corpus, Drop, Pair, empty_splits, fingerprint_file, make_corpus, split_of, warn
-from s2s.text.corpus.dialogue import Direction, check_options, examples, join_turns
+from s2s.text.corpus.dialogue import Direction, check_options, examples, two_sided
 from s2s.text.lines import Errors, read_lines
 
 _MARK = "__eou__"  # behind each turn in the files of DailyDialog (Li et al. 2017, arXiv 1710.03957)
@@ -37,9 +37,10 @@ def dialogues(
 
     A line is a list of turns: texts, or objects with `role` (or `speaker`) and `content` (or `text`); an object that
     holds such a list as messages, turns, dialog, dialogue or conversation; an object with a `context` (a text or a list
-    of turns) and a `response`; or text whose turns each end in `__eou__`. Turns of one speaker in a row are one; those
-    of the system are left out and counted. dev, test: files, or shares of the dialogues of train. replies: all, or the
-    role whose turns are learned. turns, direction: as in `chitchat`. Raises DataError that names the line.
+    of turns) and a `response`; or text whose turns each end in `__eou__`. Turns of one speaker in a row are one.
+    Left out and counted: messages of the system, blank ones, dialogues of more than two speakers. dev, test: files, or
+    shares of the dialogues of train. replies: all, or the role whose turns are learned. turns, direction: as in
+    `chitchat`. Raises DataError that names the line.
     """
     check_options(turns, direction)
     held = {split: float(part) for split, part in (("dev", dev), ("test", test)) if isinstance(part, (int, float))}
@@ -69,7 +70,7 @@ def dialogues(
         splits,
         max_words=max_words,
         lowercase=lowercase,
-        allow_drop=allow_drop,
+        allow_drop=allow_drop or replies != "all",  # most turns may be by others, and nothing is wrong with that
         dialogues=True,
         facts={"obtained": "the user's own files: " + ", ".join(path.name for path in used), "licence": "not stated"},
         files={str(path): fingerprint_file(path) for path in used},
@@ -87,10 +88,8 @@ def _pairs(line: str, where: str, replies: str, most: int, direction: Direction)
     spoken = [(role, text) for role, text in messages if role != "system"]
     for _ in range(len(messages) - len(spoken)):
         yield Drop("message of the system", where)
-    said = join_turns(spoken)
-    if len(said) < 2:
-        yield Drop("one turn, or none", where)
-        return
+    said, drops = two_sided(spoken, where)
+    yield from drops
     pairs = examples([text for _, text in said], most, direction, where)
     for (role, _), pair in zip(said[1:], pairs, strict=True):
         yield pair if replies in ("all", role) else Drop(f"not by {replies}", pair.origin)
@@ -98,12 +97,12 @@ def _pairs(line: str, where: str, replies: str, most: int, direction: Direction)
 
 def _messages(line: str, where: str) -> list[tuple[str, str]]:
     """(role, text) of each message of a line."""
-    if line.lstrip()[0] not in "[{":
+    if line.rstrip().endswith(_MARK) or line.lstrip()[0] not in "[{":
         if _MARK not in line:
             raise DataError(
                 "is no dialogue", where=where, expected=f"JSON, or turns that end in {_MARK}", found=line[:60]
             )
-        return _alternating([text for text in line.split(_MARK) if text.strip()])
+        return _alternating(line.rstrip().removesuffix(_MARK).split(_MARK))
     value = parse_json(line.encode("utf-8"), where)
     if isinstance(value, dict):
         if "response" in value:

@@ -9,7 +9,8 @@ from importlib import resources
 from typing import Literal
 
 from s2s.errors import ConfigError
-from s2s.text.corpus.base import Pair
+from s2s.text.corpus.base import Drop, Pair
+from s2s.text.lines import is_blank
 
 Direction = Literal["forward", "backward", "none"]
 
@@ -40,13 +41,26 @@ def join_turns(messages: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     turns: list[tuple[str, str]] = []
     for speaker, text in messages:
         text = " ".join(text.split())
-        if not text:
+        if is_blank(text):
             continue
         if turns and turns[-1][0] == speaker:
             turns[-1] = speaker, f"{turns[-1][1]} {text}"
         else:
             turns.append((speaker, text))
     return turns
+
+
+def two_sided(messages: Sequence[tuple[str, str]], origin: str) -> tuple[list[tuple[str, str]], list[Drop]]:
+    """The turns of a dialogue, and what is left out of it; no turns unless there are two speakers, who then alternate.
+
+    A blank message is a `Drop` each; so is a dialogue of one turn or none, and one of more than two speakers.
+    """
+    drops = [Drop("blank message", origin) for _, text in messages if is_blank(text)]
+    turns = join_turns(messages)
+    speakers = {speaker for speaker, _ in turns}
+    if len(speakers) == 2:
+        return turns, drops
+    return [], [*drops, Drop("more than two speakers" if len(speakers) > 2 else "one turn, or none", origin)]
 
 
 def examples(turns: Sequence[str], most: int, direction: Direction, origin: str) -> Iterator[Pair]:
