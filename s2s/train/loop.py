@@ -29,7 +29,7 @@ from s2s.train.schedule import rate, sampling_share
 from s2s.train.signals import InterruptedRunError, StopRequest, stop_request
 from s2s.train.step import make_optimizer, update
 
-LOWER_IS_BETTER = ("loss", "ter")
+LOWER_IS_BETTER = ("loss", "ter", "generic")
 
 
 class Display(Protocol):

@@ -2,15 +2,18 @@
 
 import dataclasses
 import math
+from typing import get_args
 
 import pytest
 import torch
 from train_toys import OPTIM, TRAINER, Session, corpus, fingerprint, tiny
 
 from s2s.errors import DataError, RunError
+from s2s.score.metrics import compute
 from s2s.text.batching import BatchPlan, Example
 from s2s.train import checkpoint, loop
 from s2s.train.loop import LOWER_IS_BETTER, Data, Position
+from s2s.train.options import Metric
 
 
 def limits(tmp_path, **changes):
@@ -73,9 +76,9 @@ def test_patience(tmp_path):
     assert again.fit().step == 6
 
 
-@pytest.mark.parametrize("metric", ["loss", "bleu", "chrf", "ter"])
+@pytest.mark.parametrize("metric", ["loss", "bleu", "chrf", "ter", "generic"])
 def test_which_way_is_better(tmp_path, metric):
-    lower = metric in ("loss", "ter")
+    lower = metric in ("loss", "ter", "generic")
     assert (metric in LOWER_IS_BETTER) == lower
     one = Session(tmp_path, trainer=dataclasses.replace(TRAINER, steps=6, validate_every=1, metric=metric))
     values = [5.0, math.nan, 3.0, math.inf if not lower else -math.inf, 7.0, 7.0]
@@ -85,6 +88,12 @@ def test_which_way_is_better(tmp_path, metric):
     assert [step for step, *_ in one.kept] == ([1, 3] if lower else [1, 5])
     assert position.best == (3.0 if lower else 7.0)
     assert one.events("valid")[1][metric] is None  # JSON has no NaN
+
+
+@pytest.mark.parametrize("metric", get_args(Metric))
+def test_the_best_model_is_chosen_as_the_score_says(metric):
+    [score] = compute([metric], ["a b", "a c"], [["a b", "a d"]])
+    assert (metric in LOWER_IS_BETTER) != score.higher_is_better
 
 
 def test_a_first_value_that_is_no_number_is_not_best(tmp_path):
