@@ -37,12 +37,15 @@ def dialogue_statistics(
     relevance: float | None = None,
     perplexity: float | None = None,
 ) -> DialogueStatistics:
-    """contexts: turns joined by line feeds, the last one answered. keywords: one a reply, blank where there is none."""
+    """contexts: turns joined by line feeds, the last one answered. keywords: one a reply, blank where there is none.
+
+    Raises ValueError where there are not as many contexts, or keywords if any, as replies.
+    """
     said = [units(reply) for reply in replies]
     count = max(1, len(said))
     own_turns = [{tuple(units(turn)) for turn in context.split("\n")[-2::-2]} for context in contexts]
-    asked = [(own, units(keyword)) for own, keyword in zip(said, keywords, strict=False) if units(keyword)]
-    held = [_holds(own, wanted) for own, wanted in asked]
+    asked = [units(keyword) for keyword in keywords or [""] * len(said)]
+    held = [_holds(own, wanted) for own, wanted in zip(said, asked, strict=True) if wanted]
     return DialogueStatistics(
         sum(map(len, said)) / count,
         sum(map(repeats, said)) / count,

@@ -102,6 +102,9 @@ def test_statistics_of_replies():
     assert found.said_before == pytest.approx(2 / 3)
     assert found.keywords == 0.5
     assert dialogue_statistics(["a"], ["b"]).keywords is None
+    for wrong in (["sure"], ["sure", "dogs", "", "no"]):
+        with pytest.raises(ValueError, match="zip"):
+            dialogue_statistics(contexts, replies, keywords=wrong)
     assert dialogue_statistics(contexts, ["the other's hi", "x", "x"]).said_before == 0
     assert repeats(["a", "b", "c", "a", "b", "c"])
     assert not repeats(["a", "b", "a", "b"])
