@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from sacrebleu.metrics import BLEU
 
+from s2s.score.diversity import diversity
 from s2s.score.significance import paired_tests
 
 
@@ -92,6 +93,21 @@ def test_the_table_as_markdown(s2s, reverse_run, worse_run):
     assert [" ".join(row).split() for row in cells] == [line.split() for line in plain[:3]]
     assert {len(line.split("|")) for line in (head, ruler, first, second)} == {len(cells[0]) + 2}
     assert (blank, below) == ("", [f"- {line}" for line in plain[3:]])
+
+
+def test_scores_of_diversity_have_no_interval_and_no_p(s2s, worse_run, tmp_path):
+    other = Path(shutil.copytree(worse_run, tmp_path / "other"))
+    for folder in (worse_run, other):
+        scores = json.loads((folder / "scores.json").read_text())
+        scores["test"] = [{"name": "distinct2", "value": 0.0}, {"name": "bleu", "value": 0.0}]
+        (folder / "scores.json").write_text(json.dumps(scores))
+    done = s2s("compare", worse_run, other, "--samples", "40")
+    assert done.code == 0, done.err
+    head, _, second, *_ = done.lines
+    assert head.split()[3] == "distinct2"
+    value = diversity("distinct2", lines(other / "test.hyp")).value
+    assert second.split()[3:7] == [f"{value:.2f}", "-", "-", "-"]
+    assert second.split()[9:11] == ["1.0000", "1.0000"]  # of BLEU
 
 
 def test_a_run_against_itself_is_no_better(s2s, reverse_run, tmp_path):
