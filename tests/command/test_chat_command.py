@@ -173,6 +173,7 @@ def test_a_terminal_with_commands(run, tmp_path):
         shown.wait_for("forgotten")
         shown.type("/help\n")
         shown.wait_for("/quit")
+        shown.wait_for("you: ")  # what is typed before readline waits is a byte like any other, not the end of input
         shown.type("\x04")
         assert shown.process.wait(30) == 0
     finally:
