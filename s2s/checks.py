@@ -8,7 +8,7 @@ from typing import Any
 from s2s.config import Config
 from s2s.errors import S2SError
 from s2s.registry import BuilderNode, group_defaults
-from s2s.types import SPECIALS
+from s2s.types import OVERLONG, SPECIALS
 
 # Key path -> lowest and highest value that makes sense; the highest is refused where the mark is "<".
 _RANGES: tuple[tuple[str, float, str, float], ...] = (
@@ -103,9 +103,8 @@ def _check_ranges(config: Config) -> Iterator[str]:
 
 def _check_task(config: Config) -> Iterator[str]:
     task = config.task
-    if (task.overlong == "turns") != (task.name == "dialogue") and task.overlong != "refuse":
-        fitting = "turns or refuse" if task.name == "dialogue" else "split, merge, truncate or refuse"
-        yield f"`task.overlong={task.overlong}` has no meaning for task={task.name}: take {fitting}"
+    if task.overlong not in (fitting := OVERLONG[task.name]):
+        yield f"`task.overlong={task.overlong}` has no meaning for task={task.name}: take one of {', '.join(fitting)}"
     if task.name != "dialogue" and (task.topics or task.reply != "whole"):
         yield "`task.topics` and `task.reply` are for dialogues: leave them at 0 and whole, or take task=dialogue"
 

@@ -17,6 +17,11 @@ from torch import Tensor
 # What is done with a text above the model's length limit: its parts are decoded and joined, or the joined outputs are
 # decoded again until they fit, or it is cut off, or refused; of a dialogue, the oldest turns are left out.
 Overlong = Literal["split", "merge", "truncate", "refuse", "turns"]
+OVERLONG: dict[str, tuple[Overlong, ...]] = {  # by task
+    "translation": ("split", "merge", "truncate", "refuse"),
+    "summarisation": ("split", "merge", "truncate", "refuse"),
+    "dialogue": ("turns", "refuse"),
+}
 
 # What can be added to the embeddings of a source, see `s2s.model.features.SourceFeatures`.
 Feature = Literal["position", "frequency", "length"]
@@ -128,8 +133,8 @@ class Result:
 
     tokens: the ids of the output, so that its score can be checked by forced decoding.
     alignment: (output pieces, source pieces, weights as nested lists), or None.
-    flags: truncated, turns_dropped, split, merged, unfinished, looping, copied, blank, refused, constraint_unmet,
-    fallback.
+    flags: of the input cleaned, blank, refused, split, merged, truncated, turns_dropped, and those of its request; of
+    the output unfinished, looping, copied, constraint_unmet, fallback, half, generic, repeated, unwanted.
     """
 
     input: str

@@ -110,6 +110,13 @@ def test_every_attention_composes_in_the_recipes(recipe, attention):
     assert made.decoder == composed(recipe).decoder
 
 
+@pytest.mark.parametrize("search", paths.group_files("search"))
+@pytest.mark.parametrize("recipe", ["teach/copy", "chat/chitchat"])
+def test_every_search_composes(recipe, search):
+    made = app.compose(recipe, [f"search={search}"]).search
+    assert made.sample == (search in ("sample", "reply"))
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_patches_no_attention(recipe):
     # options of one mechanism would break the next one that is swapped in

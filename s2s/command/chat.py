@@ -6,11 +6,11 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from s2s.command import text
 from s2s.errors import DataError, UsageError
-from s2s.files import parse_json
 
 if TYPE_CHECKING:
     from s2s.task.conversation import Conversation
@@ -37,9 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Talk. Raises S2SError for a wrong model, option or input."""
     if args.format == "jsonl":
-        flags: Counter[str] = Counter()
-        text.write_results(text.run_models(args, _histories(args, flags), task="dialogue"), args)
-        text.note_flags(flags)
+        text.write_results(text.run_models(args, text.read_requests(args, _history), task="dialogue"), args)
         return 0
     if args.workers != 1:
         raise UsageError("a conversation is one after the other", where="--workers", hint="Add --format jsonl")
@@ -60,54 +58,39 @@ def _conversation(args: argparse.Namespace, **more: Any) -> Conversation:
     text.set_threads(args)
     model = load(args.model, *args.ensemble, device=args.device, plugins=args.plugin)
     asked = {"prefix": args.prefix, "constraints": tuple(args.constraint), "banned": tuple(args.ban)}
-    settings = {"overlong": args.overlong, **text.rerank(args), **text.search_changes(args), **more}
+    settings = {"overlong": args.overlong, **text.rerank_changes(args), **text.search_changes(args), **more}
     return Conversation(model, asked, **settings)
 
 
 def _replies(args: argparse.Namespace) -> Iterator[str]:
     """A line for each line: one conversation. A blank line is no turn, and stays blank."""
-    from s2s.text.lines import is_blank, read_lines
+    from s2s.text.lines import is_blank
 
     flags: Counter[str] = Counter()
     conversation = _conversation(args)
-    with read_lines(args.input, errors=args.errors) as lines:
-        for line in lines:
-            if is_blank(line):
-                yield ""
-                continue
-            result = conversation.say(line)
-            flags.update(result.flags)
-            yield result.text
-            if args.output == "-":
-                sys.stdout.flush()  # who pipes a conversation waits for the reply
-        if lines.count == 0:
-            text.note(f"{lines.name} is empty: nothing to do")
-        if lines.replaced:
-            text.note(f"{lines.name}: {lines.replaced} invalid bytes were replaced by U+FFFD")
+    for line, _ in text.input_lines(args):
+        if is_blank(line):
+            yield ""
+            continue
+        result = conversation.say(line)
+        flags.update(result.flags)
+        yield result.text
+        if args.output == "-":
+            sys.stdout.flush()  # who pipes a conversation waits for the reply
     text.note_flags(flags)
 
 
-def _histories(args: argparse.Namespace, flags: Counter[str]) -> Iterator[Request]:
-    """A request for each line: messages, or an object that holds them and what is asked of the reply."""
+def _history(record: object, where: str, args: argparse.Namespace) -> Request:
+    """What messages ask for, or an object that holds them and what is asked of the reply."""
     from s2s.task.chat import context
-    from s2s.text.lines import read_lines
 
-    with read_lines(args.input, errors=args.errors) as lines:
-        for line in lines:
-            where = f"{lines.name}:{lines.count}"
-            if not line.strip():
-                yield text.request({"text": ""}, where, args)
-                continue
-            record = parse_json(line.encode("utf-8", "replace"), where)
-            record = {"messages": record} if isinstance(record, list) else record
-            if not isinstance(record, dict) or not isinstance(record.get("messages"), list):
-                expected = 'a list of {"role", "content"}, or an object with such a list as `messages`'
-                raise DataError("is no conversation", where=where, expected=expected)
-            try:
-                asked = context(record.pop("messages"))
-            except UsageError as error:
-                raise DataError(str(error), where=where) from None
-            flags.update(asked.flags)
-            yield text.request({**record, "text": asked.text}, where, args)
-        if lines.count == 0:
-            text.note(f"{lines.name} is empty: nothing to do")
+    record = {"messages": record} if isinstance(record, list) else record
+    if not isinstance(record, dict) or not isinstance(record.get("messages"), list):
+        expected = 'a list of {"role", "content"}, or an object with such a list as `messages`'
+        raise DataError("is no conversation", where=where, expected=expected)
+    try:
+        asked = context(record["messages"])
+    except UsageError as error:
+        raise DataError(str(error), where=where) from None
+    others = {key: value for key, value in record.items() if key != "messages"}
+    return replace(text.request({**others, "text": asked.text}, where, args), flags=asked.flags)

@@ -43,7 +43,7 @@ class _Terminal:
     """What a line does."""
 
     def __init__(self, conversation: Conversation, help_text: str) -> None:
-        self._conversation, self._help = conversation, help_text
+        self._conversation = conversation
         self._commands: dict[str, Callable[[str], None]] = {
             "/help": lambda rest: print(help_text),
             "/reset": lambda rest: self._reset(),

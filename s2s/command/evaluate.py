@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output is not None:
         text.check_output(args.output)
     model = load(args.model, device=args.device, plugins=args.plugin)
-    changes = {**text.rerank(args), **text.search_changes(args)}
+    changes = {**text.rerank_changes(args), **text.search_changes(args)}
     generator = model.generator(batch_size=args.batch_size, alignment=True, **changes)
     config = model.trained[0].config
     corpus = load_corpus(config)

@@ -193,21 +193,17 @@ def _split(line: str) -> list[str]:
 
 def _by_line(args: argparse.Namespace) -> Iterator[str | None]:
     """The words of each line of a text, or of the texts in JSON lines; None ends a sentence."""
-    from s2s.text.lines import clean, read_lines
+    from s2s.text.lines import clean
 
-    with read_lines(args.input, errors=args.errors) as lines:
-        for line in lines:
-            record = line
-            if args.format == "jsonl":
-                where = f"{lines.name}:{lines.count}"
-                value = parse_json(line.encode("utf-8", "replace"), where) if line.strip() else {"text": ""}
-                if not isinstance(value, dict) or set(value) != {"text"} or not isinstance(value["text"], str):
-                    raise DataError("is no source", where=where, expected='an object like {"text": "..."}')
-                record = value["text"]
-            yield from clean(record)[0].split()
-            yield None
-        if lines.replaced:
-            text.note(f"{lines.name}: {lines.replaced} invalid bytes were replaced by U+FFFD")
+    for line, where in text.each_line(args.input, args.errors):
+        record = line
+        if args.format == "jsonl":
+            value = parse_json(line.encode("utf-8", "replace"), where) if line.strip() else {"text": ""}
+            if not isinstance(value, dict) or set(value) != {"text"} or not isinstance(value["text"], str):
+                raise DataError("is no source", where=where, expected='an object like {"text": "..."}')
+            record = value["text"]
+        yield from clean(record)[0].split()
+        yield None
 
 
 def _lines(chunks: Iterable[str]) -> Iterator[str]:

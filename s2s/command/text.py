@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +123,7 @@ def add_rerank_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--fresh", action="store_true", help="avoid what was said before in the conversation")
 
 
-def rerank(args: argparse.Namespace) -> dict[str, Any]:
+def rerank_changes(args: argparse.Namespace) -> dict[str, Any]:
     """What the arguments of `add_rerank_arguments` ask of `Model.generator`. Raises UsageError, DataError for files."""
     from s2s.task.rerank import Rerank
 
@@ -159,7 +159,7 @@ def run_models(args: argparse.Namespace, requests: Iterable[Request], task: str 
         raise UsageError("--alignment has no place in lines of text", hint="Add --format jsonl")
     settings = {
         "task": task,
-        **(rerank(args) if hasattr(args, "mmi_lm") else {}),
+        **(rerank_changes(args) if hasattr(args, "mmi_lm") else {}),
         "alignment": args.alignment,
         "title": getattr(args, "title", False),
         "batch_size": args.batch_size,
@@ -195,40 +195,54 @@ def set_threads(args: argparse.Namespace) -> None:
         torch.set_num_threads(args.threads)
 
 
-def read_requests(args: argparse.Namespace) -> Iterator[Request]:
-    """Requests of the input, in order. JSONL objects may hold text, prefix, constraints and banned."""
-    from s2s.task.generate import Request
+def each_line(path: str, errors: Errors) -> Iterator[tuple[str, str]]:
+    """Each line of a file (`-`: of the standard input), blank ones too, and where it stands.
+
+    At the end a note says so where bytes were replaced. Raises UsageError where the standard input is closed.
+    """
     from s2s.text.lines import read_lines
 
-    if args.input == "-" and sys.stdin is None:
+    if path == "-" and sys.stdin is None:
         raise UsageError("the standard input is closed", where="-i -", hint="Name a file by -i")
-    with read_lines(args.input, errors=args.errors) as lines:
+    with read_lines(path, errors=errors) as lines:
         for line in lines:
-            if args.format == "text":
-                yield Request(line, args.prefix, tuple(args.constraint), tuple(args.ban))
-            else:
-                where = f"{lines.name}:{lines.count}"
-                record = parse_json(line.encode("utf-8", "replace"), where) if line.strip() else {"text": ""}
-                yield request(record, where, args)
-        if lines.count == 0:
-            note(f"{lines.name} is empty: nothing to do")
+            yield line, f"{lines.name}:{lines.count}"
         if lines.replaced:
             note(f"{lines.name}: {lines.replaced} invalid bytes were replaced by U+FFFD")
 
 
+def input_lines(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    """`each_line` of the input; a note says so where there is none."""
+    empty = True
+    for line in each_line(args.input, args.errors):
+        empty = False
+        yield line
+    if empty:
+        note(f"{'<stdin>' if args.input == '-' else args.input} is empty: nothing to do")
+
+
 def read_all(path: str, errors: Errors) -> list[str]:
     """All lines of a file (`-`: of the standard input), blank ones too."""
-    from s2s.text.lines import read_lines
+    return [line for line, _ in each_line(path, errors)]
 
-    with read_lines(path, errors=errors) as reader:
-        lines = list(reader)
-    if reader.replaced:
-        note(f"{reader.name}: {reader.replaced} invalid bytes were replaced by U+FFFD")
-    return lines
+
+def read_requests(
+    args: argparse.Namespace, read: Callable[[Any, str, argparse.Namespace], Request] | None = None
+) -> Iterator[Request]:
+    """Requests of the input, in order. read: what takes a record of JSONL and where it stands; None: `request`."""
+    from s2s.task.generate import Request
+
+    for line, where in input_lines(args):
+        if args.format == "text":
+            yield Request(line, args.prefix, tuple(args.constraint), tuple(args.ban))
+        elif line.strip():
+            yield (read or request)(parse_json(line.encode("utf-8", "replace"), where), where, args)
+        else:
+            yield Request("")
 
 
 def request(record: object, where: str, args: argparse.Namespace) -> Request:
-    """What one record of JSONL asks for. Raises DataError that names `where`."""
+    """What an object with text, prefix, constraints and banned asks for. Raises DataError that names `where`."""
     from s2s.task.generate import Request
 
     known = ("text", "prefix", "constraints", "banned")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from s2s.config import SearchConfig
 from s2s.errors import UsageError
 from s2s.serve.work import Stream, Worker
-from s2s.task.chat import Context, context, tell
+from s2s.task.chat import context, tell
 from s2s.task.generate import Request
 from s2s.task.model import Model, load, search_config
 from s2s.types import Result
@@ -63,13 +63,11 @@ class Served:
         """
         search = self.search(changes)
 
-        def generate(asked: list[Context]) -> list[Result]:
-            generator = self.model.generator(alignment=alignment, **_one_output(changes))
-            results = generator([Request(one.text) for one in asked])
-            return [_flagged(result, one) for result, one in zip(results, asked, strict=True)]
+        def generate(requests: list[Request]) -> list[Result]:
+            return self.model.generator(alignment=alignment, **_one_output(changes))(requests)
 
         key = None if search.sample else (self.name, search, alignment)
-        return worker.submit(generate, [self._context(one) for one in conversations], key)
+        return worker.submit(generate, [self._request(one) for one in conversations], key)
 
     def stream(
         self, worker: Worker, conversation: Sequence[Message], changes: Mapping[str, Any], put: Callable[[str], None]
@@ -79,23 +77,19 @@ class Served:
         Raises what `answers` raises.
         """
         self.search(changes)
-        asked = self._context(conversation)
-        return worker.stream(lambda hear: tell(self.model.generator(**_one_output(changes)), asked, hear), put)
+        request = self._request(conversation)
+        return worker.stream(lambda hear: tell(self.model.generator(**_one_output(changes)), request, hear), put)
 
-    def _context(self, conversation: Sequence[Message]) -> Context:
+    def _request(self, conversation: Sequence[Message]) -> Request:
         """What the model is asked. What stands before the text of a translator or summariser is left out, flagged."""
         if self.task == "dialogue":
             return context(conversation)
         ignored = {"history_ignored"} if len(conversation) > 1 else set[str]()
-        return Context(conversation[-1]["content"], frozenset(ignored))
+        return Request(conversation[-1]["content"], flags=frozenset(ignored))
 
 
 def _one_output(changes: Mapping[str, Any]) -> dict[str, Any]:
     return {"nbest": 1, **changes}
-
-
-def _flagged(result: Result, asked: Context) -> Result:
-    return replace(result, flags=tuple(sorted({*result.flags, *asked.flags})))
 
 
 def load_models(named: Sequence[str], *, device: str = "auto", plugins: Sequence[str] = ()) -> dict[str, Served]:

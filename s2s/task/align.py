@@ -49,9 +49,13 @@ def align(
     if batch_size < 1:
         raise UsageError("--batch-size is out of range", expected="at least 1", found=str(batch_size))
     limit = trained.config.trainer
+
+    def entered(text: str) -> str:
+        return trained.recased(clean(text)[0])
+
     for start in range(0, len(pairs), batch_size):
         window = pairs[start : start + batch_size]
-        texts = [tuple(trained.recased(clean(text)[0]) for text in pair) for pair in window]
+        texts = [(entered(source), entered(target)) for source, target in window]
         kept = [k for k, (source, target) in enumerate(texts) if not (is_blank(source) or is_blank(target))]
         examples = [trained.example(*texts[k]) for k in kept]
         for k, example in zip(kept, examples, strict=True):

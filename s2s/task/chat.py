@@ -5,51 +5,31 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 from s2s.errors import UsageError
 from s2s.task.generate import Generator, Request
 from s2s.text.lines import clean, is_blank
+from s2s.text.turns import join_turns
 from s2s.types import Result
 
 ROLES = ("user", "assistant", "system")
 
 
-@dataclass(frozen=True)
-class Context:
-    """What a model is asked to answer.
-
-    text: turns joined by line feeds. flags: what of the messages it doesn't hold.
-    """
-
-    text: str
-    flags: frozenset[str] = frozenset()
-
-
-def context(messages: Sequence[Mapping[str, Any]]) -> Context:
-    """Messages, oldest first, as the turns of a context.
+def context(messages: Sequence[Mapping[str, Any]], **wanted: Any) -> Request:
+    """A request for the reply to messages, oldest first: their turns, joined by line feeds.
 
     Messages of one role in a row are one turn, joined by a space; line breaks in a message become spaces. What a model
     can't be told is left out and flagged: the system's messages (`system_ignored`) and those that show nothing
-    (`blank_ignored`). Raises UsageError that names the message unless each has a role and a content, and the last that
-    isn't the system's is the user's.
+    (`blank_ignored`). wanted: what else a `Request` asks of the reply. Raises UsageError that names the message unless
+    each has a role and a content, and the last that isn't the system's is the user's.
     """
-    turns: list[tuple[str, str]] = []
-    flags = set()
-    last = ""
-    for number, message in enumerate(messages, 1):
-        role, content = _read(message, f"message {number}")
-        if role == "system":
-            flags.add("system_ignored")
-            continue
-        last = role
-        if is_blank(content):
-            flags.add("blank_ignored")
-        elif turns and turns[-1][0] == role:
-            turns[-1] = role, f"{turns[-1][1]} {content}"
-        else:
-            turns.append((role, content))
+    read = [_read(message, f"message {number}") for number, message in enumerate(messages, 1)]
+    said = [(role, content) for role, content in read if role != "system"]
+    flags = {"system_ignored"} if len(said) < len(read) else set()
+    if any(is_blank(content) for _, content in said):
+        flags.add("blank_ignored")
+    last = said[-1][0] if said else ""
     if last != "user":
         raise UsageError(
             "there is nothing to reply to",
@@ -57,9 +37,10 @@ def context(messages: Sequence[Mapping[str, Any]]) -> Context:
             expected="a last message whose role is user",
             found=f"role {last}" if last else "none by the user",
         )
+    turns = join_turns(said)
     if turns and turns[-1][0] != "user":  # the user said nothing that shows
-        return Context("", frozenset(flags))
-    return Context("\n".join(text for _, text in turns), frozenset(flags))
+        turns = []
+    return Request("\n".join(text for _, text in turns), flags=frozenset(flags), **wanted)
 
 
 def _read(message: object, where: str) -> tuple[str, str]:
@@ -72,17 +53,11 @@ def _read(message: object, where: str) -> tuple[str, str]:
         raise UsageError("unknown role", where=where, expected=", ".join(ROLES), found=repr(role)[:80])
     if not isinstance(content, str):
         raise UsageError("the content is no text", where=where, expected="a str", found=type(content).__name__)
-    return role, " ".join(clean(content)[0].split())
+    return role, clean(content)[0]
 
 
-def reply(generator: Generator, asked: Context, **wanted: Any) -> Result:
-    """The answer to a context, with the flags of both. wanted: what else a `Request` asks of the output."""
-    (result,) = generator([Request(asked.text, **wanted)])
-    return replace(result, flags=tuple(sorted({*result.flags, *asked.flags})))
-
-
-def tell(generator: Generator, asked: Context, hear: Callable[[str], None], **wanted: Any) -> Result:
-    """As `reply`; meanwhile `hear` gets the reply in pieces, which joined are its text.
+def tell(generator: Generator, request: Request, hear: Callable[[str], None]) -> Result:
+    """The answer to a request; meanwhile `hear` gets it in pieces, which joined are its text.
 
     Greedy search and sampling give each word when the next one begins, all else the whole reply at its end. What `hear`
     raises ends the search.
@@ -96,13 +71,17 @@ def tell(generator: Generator, asked: Context, hear: Callable[[str], None], **wa
             hear(known[told:end])
             told = end
 
-    result = reply(generator.overheard(heard), asked, **wanted)
+    (result,) = generator.overheard(heard)([request])
     if len(result.text) > told:
         hear(result.text[told:])
     return result
 
 
-def stream_reply(generator: Generator, asked: Context, **wanted: Any) -> Iterator[str]:
+class _NobodyListensError(Exception):
+    """Ends the search of a reply whose reader has stopped."""
+
+
+def stream_reply(generator: Generator, request: Request) -> Iterator[str]:
     """The pieces that `tell` gives. The search stops where its reader does."""
     pieces: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
     left = threading.Event()
@@ -114,7 +93,7 @@ def stream_reply(generator: Generator, asked: Context, **wanted: Any) -> Iterato
 
     def run() -> None:
         try:
-            tell(generator, asked, hear, **wanted)
+            tell(generator, request, hear)
             pieces.put(None)
         except _NobodyListensError:
             pass
@@ -131,7 +110,3 @@ def stream_reply(generator: Generator, asked: Context, **wanted: Any) -> Iterato
     finally:
         left.set()
         worker.join()
-
-
-class _NobodyListensError(Exception):
-    pass

@@ -74,7 +74,7 @@ class Conversation:
                 changes["nbest"] = _SPELLINGS * (self._again + 1)
                 changes["beam"] = search.beam_groups * -(-max(search.beam, changes["nbest"]) // search.beam_groups)
             generator = self._model.reply_generator(**{**self.settings, **changes})
-            result = tell(generator, context(messages), _unheard if choosing else hear, **self._wanted)
+            result = tell(generator, context(messages, **self._wanted), _unheard if choosing else hear)
             if not AVOIDED & set(result.flags):
                 break
         if self._again and result.nbest:

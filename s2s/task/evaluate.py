@@ -23,10 +23,9 @@ from s2s.task.generate import Generator
 from s2s.task.keyword_first import KeywordFirst
 from s2s.task.likelihood import log_likelihoods
 from s2s.task.trained import Trained
-from s2s.text.batching import BatchPlan, Example, collate, example_lengths, make_example
+from s2s.text.batching import BatchPlan, Example, collate, example_lengths
 from s2s.text.corpus import Pair, reference_streams
 from s2s.text.corpus.synthetic import links
-from s2s.text.turns import shorten
 from s2s.train.step import target_loss
 from s2s.types import EOS, UNK, Result, Score
 
@@ -120,12 +119,7 @@ def evaluate(generator: Generator, pairs: Sequence[Pair], task: TaskConfig, *, i
 
 def _dialogue(generator: Generator, pairs: Sequence[Pair], results: Sequence[Result]) -> DialogueStatistics:
     trained = generator.models[0]
-    examples = []
-    for pair in pairs:
-        text = trained.entered(pair.source)[0]
-        ids = trained.source.encode(text)
-        text, ids, _ = shorten(text, ids, generator.overlong, generator.limit, trained.turns)
-        examples.append(make_example(text, ids, pair.target, trained.target.encode(pair.target), trained.copier))
+    examples = [trained.example(trained.entered(pair.source)[0], pair.target, generator.overlong) for pair in pairs]
     likelihood = math.fsum(float(own.double().sum()) for own in log_likelihoods(trained, examples))
     table = trained.model.output.weight.detach().cpu()  # the embeddings, where these are tied
     size = trained.target.size

@@ -24,8 +24,8 @@ from s2s.text.batching import pad
 from s2s.text.copying import CopyIds
 from s2s.text.lines import as_title, is_blank
 from s2s.text.sentences import split_text
-from s2s.text.turns import Turns, shorten
-from s2s.types import BOS, EOS, Hypothesis, Overlong, Result, State, StepFunction, StepOutput
+from s2s.text.turns import shorten
+from s2s.types import BOS, EOS, OVERLONG, Hypothesis, Overlong, Result, State, StepFunction, StepOutput
 
 # Characters that are read before the first result is written: bounds memory where lines are long.
 _WINDOW_CHARACTERS = 1 << 21
@@ -35,13 +35,14 @@ _WINDOW_CHARACTERS = 1 << 21
 class Request:
     """One input record. prefix: text that the output starts with. constraints: phrases that must stand in the output.
 
-    banned: phrases that must not.
+    banned: phrases that must not. flags: what is known of the record, for its result to say too.
     """
 
     text: str
     prefix: str = ""
     constraints: tuple[str, ...] = ()
     banned: tuple[str, ...] = ()
+    flags: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class _Part:
     number: int  # the record's number in the whole input: seeds sampling, whatever the window
     text: str
     ids: list[int]
-    flags: set[str] = field(default_factory=set)
+    flags: frozenset[str] = frozenset()
     request: Request = Request("")
     outputs: list[Hypothesis] = field(default_factory=list)
     error: str | None = None  # why its constraints can't be met at all
@@ -102,6 +103,11 @@ def _constrained(model: Seq2Seq, config: SearchConfig) -> Seq2Seq:
         exhausted=config.forward_exhausted,
     )
     return cast(Seq2Seq, forced)
+
+
+def _unanswered(request: Request, flag: str, error: str | None = None) -> Result:
+    """The result of a request that no model has seen."""
+    return Result(request.text, "", 0.0, 0.0, flags=tuple(sorted({*request.flags, flag})), error=error)
 
 
 def _overheard(step: StepFunction, hear: Callable[[int], None]) -> StepFunction:
@@ -149,10 +155,11 @@ class Generator:
         self.overlong = self.options.overlong or first.config.task.overlong
         trained_with = first.config.trainer.max_source
         self.limit = self.options.max_source or trained_with  # tokens, EOS not counted
-        if (self.overlong == "turns") != isinstance(first.source, Turns) and self.overlong != "refuse":
+        self._policies = OVERLONG[first.config.task.name]
+        if self.overlong not in self._policies:
             raise UsageError(
                 f"--overlong {self.overlong} has no meaning for the task {first.config.task.name}",
-                expected="turns or refuse" if isinstance(first.source, Turns) else "split, merge, truncate or refuse",
+                expected=f"one of {', '.join(self._policies)}",
             )
 
     def overheard(self, hear: Callable[[str], None]) -> Generator:
@@ -237,24 +244,23 @@ class Generator:
     def _recased(self, request: Request) -> Request:
         """What is asked of the output, as the target side of the corpus had it."""
         recased = self.models[0].recased
-        phrases = (tuple(map(recased, each)) for each in (request.constraints, request.banned))
-        return Request(request.text, recased(request.prefix), *phrases)
+        constraints, banned = (tuple(map(recased, each)) for each in (request.constraints, request.banned))
+        return replace(request, prefix=recased(request.prefix), constraints=constraints, banned=banned)
 
     def _parts(self, record: int, number: int, request: Request) -> list[_Part] | Result:
         text, removed = self.models[0].entered(request.text)
-        flags = {"cleaned"} if removed else set()
-        if is_blank(text):
-            return Result(request.text, "", 0.0, 0.0, flags=("blank",))
         encode = self.models[0].source.encode
-        ids = encode(text)
+        ids = [] if is_blank(text) else encode(text)
         if not ids:
-            return Result(request.text, "", 0.0, 0.0, flags=("blank",))
+            return _unanswered(request, "blank")
+        flags = request.flags | ({"cleaned"} if removed else set())
         text, ids, shortened = shorten(text, ids, self.overlong, self.limit, self.models[0].turns)
         if len(ids) <= self.limit:
             return [_Part(record, number << 20, text, ids, flags | shortened, request)]
         if self.overlong == "refuse":
-            error = f"{len(ids)} tokens, at most {self.limit} are taken at once (--overlong split, merge or truncate)"
-            return Result(request.text, "", 0.0, 0.0, flags=("refused",), error=error)
+            others = ", ".join(policy for policy in self._policies if policy != "refuse")
+            error = f"{len(ids)} tokens, at most {self.limit} are taken at once (other choices of --overlong: {others})"
+            return _unanswered(request, "refused", error)
         pieces = [
             piece for piece in split_text(text, self.limit, lambda part: len(encode(part))) if not is_blank(piece)
         ]

@@ -9,7 +9,7 @@ from typing import Any, Literal, overload
 
 from s2s.config import SearchConfig
 from s2s.errors import UsageError
-from s2s.task.chat import context, reply, stream_reply
+from s2s.task.chat import context, stream_reply
 from s2s.task.generate import Generator, Options, Request
 from s2s.task.keyword_first import KeywordFirst
 from s2s.task.rerank import Rerank, Reranker
@@ -30,10 +30,9 @@ def search_config(base: SearchConfig, changes: dict[str, Any]) -> SearchConfig:
             raise UsageError(f"unknown search option `{name}`", expected=", ".join(names))
     if changes.get("sample"):
         changes = {"beam": 1, "nbest": 1, "beam_groups": 1, "diversity": 0.0, **changes}
-    elif base.sample and "beam" in changes and not {"top_k", "top_p", "temperature"} & set(changes):
-        changes = {"sample": False, "top_k": 0, "top_p": 1.0, "temperature": 1.0, **changes}
-    elif base.sample and "beam" not in changes:
-        pass  # several outputs are several samples
+    elif base.sample:  # several outputs are several samples
+        if "beam" in changes and not {"top_k", "top_p", "temperature"} & set(changes):
+            changes = {"sample": False, "top_k": 0, "top_p": 1.0, "temperature": 1.0, **changes}
     elif "beam" not in changes and isinstance(nbest := changes.get("nbest"), int) and nbest > base.beam:
         changes = {**changes, "beam": nbest}
     elif "nbest" not in changes and isinstance(beam := changes.get("beam"), int) and beam < base.nbest:
@@ -134,13 +133,13 @@ class Model:
         Raises UsageError for what is no conversation or no dialogue model.
         """
         wanted = _wanted(options)
-        result = reply(self.reply_generator(**options), context(messages), **wanted)
+        (result,) = self.reply_generator(**options)([context(messages, **wanted)])
         return result if details else result.text
 
     def chat_stream(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> Iterator[str]:
         """The reply of `chat` in pieces as they are known: words of greedy search or sampling, else all at once."""
         wanted = _wanted(options)
-        return stream_reply(self.reply_generator(**options), context(messages), **wanted)
+        return stream_reply(self.reply_generator(**options), context(messages, **wanted))
 
     def reply_generator(self, **options: Any) -> Generator:
         """`generator` of a dialogue model; raises UsageError for any other."""

@@ -9,9 +9,7 @@ from dataclasses import dataclass, replace
 from s2s.errors import ConfigError, UsageError
 from s2s.task.likelihood import log_likelihoods
 from s2s.task.trained import Trained
-from s2s.text.batching import Example, make_example
 from s2s.text.lines import clean
-from s2s.text.turns import shorten
 from s2s.types import Result
 
 AVOIDED = frozenset({"generic", "repeated", "unwanted"})  # flags of outputs that are given only for want of others
@@ -129,10 +127,7 @@ class Reranker:
 
 def _likelihoods(trained: Trained, pairs: Sequence[tuple[str, str]]) -> list[list[float]]:
     """The log-probability of each token of each target; the texts are clean and cased as in training."""
-    examples: list[Example] = []
-    for source, target in pairs:
-        text, ids, _ = shorten(source, trained.source.encode(source), "truncate", trained.config.trainer.max_source, 1)
-        examples.append(make_example(text, ids, target, trained.target.encode(target), trained.copier))
+    examples = [trained.example(source, target, "truncate") for source, target in pairs]
     return [own.tolist() for own in log_likelihoods(trained, examples)]
 
 

@@ -23,8 +23,9 @@ from s2s.text.copying import Copier
 from s2s.text.keywords import FILE as KEYWORDS
 from s2s.text.keywords import Keywords, parse_keywords
 from s2s.text.lines import clean
-from s2s.text.turns import ABOUT, Turns, clean_turns
+from s2s.text.turns import ABOUT, Turns, clean_turns, shorten
 from s2s.text.vocabulary import Tokenizer
+from s2s.types import Overlong
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,11 @@ class Trained:
         """What says which tokens are copied; None for a model that only generates."""
         return None if self.model.copy is None else Copier(self.source, self.target)
 
-    def example(self, source: str, target: str) -> Example:
-        """A pair of texts as ids."""
-        return make_example(source, self.source.encode(source), target, self.target.encode(target), self.copier)
+    def example(self, source: str, target: str, overlong: Overlong = "refuse") -> Example:
+        """A pair of texts as ids; the source as `entered` gives it, shortened as training would by this `overlong`."""
+        limit = self.config.trainer.max_source
+        source, ids, _ = shorten(source, self.source.encode(source), overlong, limit, self.turns)
+        return make_example(source, ids, target, self.target.encode(target), self.copier)
 
     @property
     def turns(self) -> int:

@@ -30,7 +30,7 @@ class Keywords:
 
     def __init__(self, table: Mapping[str, Mapping[str, float]], frequent: Sequence[str]) -> None:
         """table: PMI by message word and keyword. frequent: keywords, the most frequent first."""
-        self.table, self.frequent = table, list(frequent)
+        self.table, self.frequent, self.known = table, list(frequent), frozenset(frequent)
 
     def best(self, message: str, count: int) -> list[str]:
         """The keywords with the highest sum of PMI over the words of a message, then the most frequent ones."""
@@ -86,9 +86,9 @@ def to_keyword(reply: str, keywords: Keywords) -> str:
     It is a keyword where the reply has one, by chance, but always the same one of the same reply. The word itself has
     no marks on it.
     """
-    known, all_words = set(keywords.frequent), reply.split()
+    all_words = reply.split()
     bare = [words(word) for word in all_words]
-    places = [place for place, own in enumerate(bare) if len(own) == 1 and own[0] in known]
+    places = [place for place, own in enumerate(bare) if len(own) == 1 and own[0] in keywords.known]
     places = places or [place for place, own in enumerate(bare) if len(own) == 1] or [len(all_words) - 1]
     digest = hashlib.blake2b(reply.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     place = places[int.from_bytes(digest, "big") % len(places)]

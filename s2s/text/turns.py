@@ -6,10 +6,10 @@ is the other's, the turn before is of the one who replies, and so on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from s2s.text.lines import clean
+from s2s.text.lines import clean, is_blank
 from s2s.text.vocabulary import Tokenizer
 from s2s.types import BOS, EOS, SPECIALS, Overlong
 
@@ -114,6 +114,23 @@ def split_turns(ids: Sequence[int]) -> list[Sequence[int]]:
 def turn_marks(tokenizer: Turns) -> list[int]:
     """What each id says about turns, as `s2s.text.sentences.sentence_marks` tells it of sentences: EOS ends one."""
     return [4 if number == EOS else 1 for number in range(tokenizer.size)]
+
+
+def join_turns(messages: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """(speaker, text) of each message, in order, to those of turns: what one says in a row is one, joined by a space.
+
+    White space inside is one space; messages of nothing else are no messages.
+    """
+    turns: list[tuple[str, str]] = []
+    for speaker, text in messages:
+        text = " ".join(text.split())
+        if is_blank(text):
+            continue
+        if turns and turns[-1][0] == speaker:
+            turns[-1] = speaker, f"{turns[-1][1]} {text}"
+        else:
+            turns.append((speaker, text))
+    return turns
 
 
 def clean_turns(text: str) -> tuple[str, int]:

@@ -8,6 +8,7 @@ import pytest
 
 from s2s import cli
 from s2s.errors import RunError
+from s2s.types import OVERLONG
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,6 +19,14 @@ def test_every_command_has_help(s2s, command):
     assert done.code == 0
     assert done.out.startswith(f"usage: s2s {command} ")
     assert "--debug" in done.out
+
+
+@pytest.mark.parametrize(
+    "command, task", [("translate", "translation"), ("summarise", "summarisation"), ("chat", "dialogue")]
+)
+def test_what_a_task_does_with_long_texts_can_be_asked_for(command, task):
+    for policy in OVERLONG[task]:
+        assert cli.command_parser(command).parse_args(["MODEL", "--overlong", policy]).overlong == policy
 
 
 def test_help_and_version(s2s):

@@ -8,8 +8,9 @@ from conftest import TINY, call
 
 import s2s
 from s2s.errors import UsageError
-from s2s.task.chat import Context, context, stream_reply, tell
+from s2s.task.chat import context, stream_reply, tell
 from s2s.task.conversation import Conversation
+from s2s.task.generate import Request
 from s2s.task.rerank import Rerank
 
 
@@ -43,7 +44,7 @@ def lines(model):
 
 
 def test_a_context_has_a_line_for_each_turn():
-    assert context(said("hi", "hello there", "how are you?")) == Context("hi\nhello there\nhow are you?")
+    assert context(said("hi", "hello there", "how are you?")) == Request("hi\nhello there\nhow are you?")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_a_context_has_a_line_for_each_turn():
     ],
 )
 def test_what_becomes_of_messages(messages, text, flags):
-    assert context(messages) == Context(text, frozenset(flags))
+    assert context(messages) == Request(text, flags=frozenset(flags))
 
 
 @pytest.mark.parametrize(
@@ -95,12 +96,12 @@ def test_a_reply_is_told_whole_and_word_by_word(model, lines):
 def test_who_stops_reading_stops_the_search(model, lines):
     line = max(lines, key=len)
     generator, steps = model.reply_generator(beam=1), []
-    stream = stream_reply(generator, Context(line))
+    stream = stream_reply(generator, Request(line))
     first = next(stream)
     stream.close()
     assert line.startswith(first)
     with pytest.raises(KeyboardInterrupt):
-        tell(generator, Context(line), lambda piece: steps.append(piece) or (_ for _ in ()).throw(KeyboardInterrupt))
+        tell(generator, Request(line), lambda piece: steps.append(piece) or (_ for _ in ()).throw(KeyboardInterrupt))
     assert steps == [first]
 
 

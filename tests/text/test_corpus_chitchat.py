@@ -7,7 +7,7 @@ import pytest
 
 from s2s.errors import ConfigError, DataError
 from s2s.text.corpus import chitchat
-from s2s.text.corpus.dialogue import examples, join_turns, unfit
+from s2s.text.corpus.dialogue import examples, unfit
 
 
 def wheel(folder, conversations, name="chitchat_dataset/dataset.json"):
@@ -30,12 +30,6 @@ MANY = {f"c{n:03}": talk("hello there", f"hi number {n}", "how are you?", f"fine
 
 def all_pairs(corpus):
     return [pair for split in ("train", "dev", "test_raw") for pair in corpus.splits[split]]
-
-
-def test_messages_of_one_sender_are_one_turn():
-    said = [("a", "hi"), ("a", "you\n there"), ("b", " "), ("a", "?"), ("b", "yes")]
-    assert join_turns(said) == [("a", "hi you there ?"), ("b", "yes")]
-    assert join_turns([]) == []
 
 
 def test_each_turn_answers_those_before_it():

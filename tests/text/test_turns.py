@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2s.text.turns import ABOUT, Turns, clean_turns, shorten, split_turns, turn_marks
+from s2s.text.turns import ABOUT, Turns, clean_turns, join_turns, shorten, split_turns, turn_marks
 from s2s.text.vocabulary import Vocabulary, words
 from s2s.types import BOS, EOS
 
@@ -107,3 +107,9 @@ def test_it_equals_nothing_but_its_like(other):
     assert other != TURNS
     assert Turns(Vocabulary("words", list(PLAIN.tokens))) == TURNS
     assert hash(Turns(PLAIN)) == hash(TURNS) != hash(PLAIN)
+
+
+def test_messages_of_one_sender_are_one_turn():
+    said = [("a", "hi"), ("a", "you\n there"), ("b", " "), ("a", "?"), ("b", "yes")]
+    assert join_turns(said) == [("a", "hi you there ?"), ("b", "yes")]
+    assert join_turns([]) == []

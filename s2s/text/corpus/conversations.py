@@ -9,8 +9,9 @@ from typing import Any
 
 from s2s.errors import DataError
 from s2s.files import parse_json
-from s2s.text.corpus.base import Corpus, Drop, Pair, empty_splits, fingerprint_file, make_corpus, split_of, warn
+from s2s.text.corpus.base import Corpus, Drop, Pair, fingerprint_file, make_corpus, warn
 from s2s.text.corpus.dialogue import Direction, check_options, examples, two_sided
+from s2s.text.corpus.local import splits_of_files
 from s2s.text.lines import Errors, read_lines
 
 _MARK = "__eou__"  # behind each turn in the files of DailyDialog (Li et al. 2017, arXiv 1710.03957)
@@ -43,27 +44,19 @@ def dialogues(
     `chitchat`. Raises DataError that names the line.
     """
     check_options(turns, direction)
-    held = {split: float(part) for split, part in (("dev", dev), ("test", test)) if isinstance(part, (int, float))}
-    shares = {"dev": 0.0, "test": 0.0, **held}
-    splits = empty_splits(**shares)
     used: list[Path] = []
 
-    def read(part: str | os.PathLike[str]) -> Iterator[tuple[str, list[Pair | Drop]]]:
+    def read(part: str | os.PathLike[str]) -> Iterator[tuple[str, Pair | Drop]]:
         path = Path(part).expanduser()
         used.append(path)
         with read_lines(path, errors=errors) as lines:
             for line in lines:
-                yield line, list(_pairs(line, f"{path}:{lines.count}", replies, turns, direction))
+                for pair in _pairs(line, f"{path}:{lines.count}", replies, turns, direction):
+                    yield line, pair
             if not lines.count:
                 raise DataError("empty file", where=str(path))
 
-    for split, part in (("dev", dev), ("test", test)):
-        if part is not None and not isinstance(part, (int, float)):
-            splits[split] = [pair for _, own in read(part) for pair in own]
-    if isinstance(train, (int, float)):
-        raise DataError("train can't be a share", where="corpus.train", expected="a file", found=str(train))
-    for line, own in read(train):
-        splits[split_of(line, **shares, seed=seed)] += own
+    splits = splits_of_files(train, dev, test, read, seed)
     corpus = make_corpus(
         "dialogues",
         (language, language),

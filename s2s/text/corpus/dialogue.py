@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Literal
 
 from s2s.errors import ConfigError
 from s2s.text.corpus.base import Drop, Pair
 from s2s.text.lines import is_blank
+from s2s.text.turns import join_turns
 
 Direction = Literal["forward", "backward", "none"]
 
@@ -31,23 +32,6 @@ _IDENTIFYING = {
     ),
 }
 _WORD = re.compile(r"\w+")
-
-
-def join_turns(messages: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """(speaker, text) of each message, in order, to those of turns: what one says in a row is one, joined by a space.
-
-    White space inside is one space; messages of nothing else are no messages.
-    """
-    turns: list[tuple[str, str]] = []
-    for speaker, text in messages:
-        text = " ".join(text.split())
-        if is_blank(text):
-            continue
-        if turns and turns[-1][0] == speaker:
-            turns[-1] = speaker, f"{turns[-1][1]} {text}"
-        else:
-            turns.append((speaker, text))
-    return turns
 
 
 def two_sided(messages: Sequence[tuple[str, str]], origin: str) -> tuple[list[tuple[str, str]], list[Drop]]:
@@ -94,12 +78,10 @@ def unfit(turn: str) -> str | None:
     for reason, pattern in _IDENTIFYING.items():
         if pattern.search(turn):
             return reason
-    return "crude word" if not _CRUDE.isdisjoint(_WORD.findall(turn.casefold())) else None
+    return "crude word" if not _crude().isdisjoint(_WORD.findall(turn.casefold())) else None
 
 
-def _read_crude() -> frozenset[str]:
+@cache
+def _crude() -> frozenset[str]:
     text = (resources.files(__package__) / "crude.txt").read_text(encoding="utf-8")
     return frozenset(line for line in text.split("\n") if line and not line.startswith("#"))
-
-
-_CRUDE = _read_crude()

@@ -6,12 +6,13 @@ import os
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from s2s.errors import DataError
 from s2s.files import parse_json
 from s2s.text.corpus.base import (
     Corpus,
+    Drop,
     FileFingerprint,
     Pair,
     empty_splits,
@@ -23,6 +24,7 @@ from s2s.text.corpus.base import (
 from s2s.text.lines import Errors, read_lines
 
 Parts = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+P = TypeVar("P", bound=Parts)
 
 
 def files(
@@ -132,16 +134,10 @@ def _corpus(
     allow_drop: bool,
     seed: int,
 ) -> Corpus:
-    if isinstance(train, (int, float)):
-        raise DataError("train can't be a share", where="corpus.train", expected="files", found=str(train))
-    held = {split: float(part) for split, part in (("dev", dev), ("test", test)) if isinstance(part, (int, float))}
-    shares = {"dev": 0.0, "test": 0.0, **held}
-    splits = empty_splits(**shares)
-    for split, parts in (("dev", dev), ("test", test)):
-        if parts is not None and not isinstance(parts, (int, float)):
-            splits[split] = list(read(parts))
-    for pair in read(train):
-        splits[split_of(pair.source, **shares, seed=seed)].append(pair)
+    def keyed(parts: Parts) -> Iterator[tuple[str, Pair]]:
+        return ((pair.source, pair) for pair in read(parts))
+
+    splits = splits_of_files(train, dev, test, keyed, seed)
     fingerprints: dict[str, FileFingerprint] = {str(path): fingerprint_file(path) for path in used}
     corpus = make_corpus(
         name,
@@ -155,6 +151,30 @@ def _corpus(
     )
     warn(corpus)
     return corpus
+
+
+def splits_of_files(
+    train: P,
+    dev: P | float | None,
+    test: P | float | None,
+    read: Callable[[P], Iterator[tuple[str, Pair | Drop]]],
+    seed: int,
+) -> dict[str, list[Pair | Drop]]:
+    """What files hold, by split. dev, test: files too, or the share of train that is held out.
+
+    read: all of a file, each with the text that says whether it is held out: what has one text stays together.
+    """
+    if isinstance(train, (int, float)):
+        raise DataError("train can't be a share", where="corpus.train", expected="files", found=str(train))
+    held = {split: float(part) for split, part in (("dev", dev), ("test", test)) if isinstance(part, (int, float))}
+    shares = {"dev": 0.0, "test": 0.0, **held}
+    splits = empty_splits(**shares)
+    for split, part in (("dev", dev), ("test", test)):
+        if part is not None and not isinstance(part, (int, float)):
+            splits[split] = [pair for _, pair in read(part)]
+    for key, pair in read(train):
+        splits[split_of(key, **shares, seed=seed)].append(pair)
+    return splits
 
 
 def _one_path(parts: Parts) -> Path:
