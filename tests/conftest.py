@@ -1,55 +1,15 @@
-"""What tests of whole commands share: `s2s` run in this process, and two tiny trained models."""
+"""What tests of whole commands are given: `s2s` run in this process, and four tiny trained models.
 
-import io
-import sys
+What they import is in `toys`: another folder may have a conftest of its own, and only one of them can be imported.
+"""
+
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
+from toys import Done, call, trained
 
-# Sequences of two to six of twelve syllables: small enough to be learned in seconds on one core.
-TINY = (
-    *("threads=1", "device=cpu", "corpus.symbols=12", "corpus.max_length=6", "corpus.train=1000", "corpus.dev=50"),
-    *("corpus.test=60", "encoder.width=48", "decoder.width=48", "trainer.max_source=20", "trainer.max_target=20"),
-    *("trainer.validate_every=1000", "trainer.samples=1", "optim.warmup=10", "trainer.batch_tokens=500"),
-)
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a command left: exit code and both streams."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def lines(self) -> list[str]:
-        """Output records; only a line feed ends one."""
-        assert self.out.endswith("\n") or not self.out
-        return self.out.split("\n")[:-1]
-
-
-def call(*argv: Any, stdin: bytes | str = b"") -> Done:
-    """Run `s2s ARGV` in this process with binary standard streams, as a shell would."""
-    from s2s.cli import main
-
-    data = stdin.encode() if isinstance(stdin, str) else stdin
-    kept = sys.stdin, sys.stdout, sys.stderr
-    out, err = io.BytesIO(), io.BytesIO()
-    sys.stdin = io.TextIOWrapper(io.BytesIO(data))
-    sys.stdout, sys.stderr = io.TextIOWrapper(out), io.TextIOWrapper(err, write_through=True)
-    try:
-        code = main([str(word) for word in argv])
-    except SystemExit as leaving:
-        code = int(leaving.code or 0)
-    finally:
-        sys.stdout.detach()  # else the buffers are closed with their wrappers
-        sys.stderr.detach()
-        sys.stdin, sys.stdout, sys.stderr = kept
-    return Done(code, out.getvalue().decode(), err.getvalue().decode())
+PIECES = ("text=sentencepiece", "text.size=290", "text.joint=true", "optim.lr=1.5e-2", "trainer.steps=160")
 
 
 @pytest.fixture(scope="session")
@@ -61,34 +21,30 @@ def s2s() -> Callable[..., Done]:
 @pytest.fixture(scope="session")
 def reverse_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a model of words that reverses nearly every sequence."""
-    output = tmp_path_factory.mktemp("reverse")
-    done = call("train", "teach/reverse", *TINY, "optim.lr=1e-2", "trainer.steps=160", f"output={output}")
-    assert done.code == 0, done.err
-    return Path(done.out.strip())
+    return trained(tmp_path_factory.mktemp("reverse"), "teach/reverse", "optim.lr=1e-2", "trainer.steps=160")
 
 
 @pytest.fixture(scope="session")
 def copy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a sentencepiece model that copies most sequences."""
-    output = tmp_path_factory.mktemp("copy")
-    changes = ("text=sentencepiece", "text.size=290", "text.joint=true", "optim.lr=1.5e-2", "trainer.steps=160")
-    done = call("train", "teach/copy", *TINY, *changes, f"output={output}")
-    assert done.code == 0, done.err
-    return Path(done.out.strip())
+    return trained(tmp_path_factory.mktemp("copy"), "teach/copy", *PIECES)
 
 
 @pytest.fixture(scope="session")
 def talk_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a dialogue model that answers with what it is told, last word first, more or less."""
-    output = tmp_path_factory.mktemp("talk")
     changes = ("task=dialogue", "corpus.test=5", "optim.lr=1e-2", "trainer.steps=60")
-    done = call("train", "teach/reverse", *TINY, *changes, f"output={output}")
-    assert done.code == 0, done.err
-    return Path(done.out.strip())
+    return trained(tmp_path_factory.mktemp("talk"), "teach/reverse", *changes)
+
+
+@pytest.fixture(scope="session")
+def echo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a sentencepiece dialogue model that answers with what it is told, mostly."""
+    return trained(tmp_path_factory.mktemp("echo"), "teach/copy", "task=dialogue", *PIECES)
 
 
 @pytest.fixture(scope="session")
 def sources(reverse_run: Path) -> list[str]:
-    """Sequences that neither model was trained on, in an order that isn't by length."""
+    """Sequences that neither translator was trained on, in an order that isn't by length."""
     references = (reverse_run / "test.ref").read_text(encoding="utf-8").split("\n")[:-1]
     return [" ".join(reversed(line.split())) for line in references][:40]

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import TINY
+from toys import TINY
 
 from s2s import paths
 

@@ -10,41 +10,31 @@ import sys
 import time
 
 import pytest
-from conftest import TINY, call
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    output = tmp_path_factory.mktemp("talk")
-    changes = ("text=sentencepiece", "text.size=290", "text.joint=true", "optim.lr=1.5e-2", "trainer.steps=160")
-    done = call("train", "teach/copy", "task=dialogue", *TINY, *changes, f"output={output}")
-    assert done.code == 0, done.err
-    return done.out.strip()
 
 
 def history(*turns):
     return [{"role": ("user", "assistant")[number % 2], "content": turn} for number, turn in enumerate(turns)]
 
 
-def test_piped_lines_are_one_conversation_with_a_reply_each(s2s, run):
-    done = s2s("chat", run, stdin="ba be\n\nbi bo\n")
+def test_piped_lines_are_one_conversation_with_a_reply_each(s2s, echo_run):
+    done = s2s("chat", echo_run, stdin="ba be\n\nbi bo\n")
     assert done.code == 0
     assert len(done.lines) == 3
     assert done.lines[1] == ""
     assert done.lines[0]
     # the second line is answered in its context, which this model can't read whole
     assert "turns_dropped" in done.err
-    assert s2s("chat", run, stdin="").lines == []
+    assert s2s("chat", echo_run, stdin="").lines == []
 
 
-def test_each_history_of_json_lines_is_answered(s2s, run):
+def test_each_history_of_json_lines_is_answered(s2s, echo_run):
     records = [
         history("ba be"),
         {"messages": history("ba", "bi", "ba be")},
         {"messages": history("ba be"), "prefix": "du"},
     ]
     stdin = "".join(json.dumps(record) + "\n" for record in records) + "\n"
-    done = s2s("chat", run, "--format", "jsonl", stdin=stdin)
+    done = s2s("chat", echo_run, "--format", "jsonl", stdin=stdin)
     assert done.code == 0
     first, second, third, blank = map(json.loads, done.lines)
     assert first["input"] == "ba be"
@@ -53,7 +43,7 @@ def test_each_history_of_json_lines_is_answered(s2s, run):
     assert first["output"] == second["output"]
     assert third["output"].startswith("du")
     assert blank["output"] == ""
-    workers = s2s("chat", run, "--format", "jsonl", "--workers", "2", stdin=stdin)
+    workers = s2s("chat", echo_run, "--format", "jsonl", "--workers", "2", stdin=stdin)
     assert workers.lines == done.lines
 
 
@@ -69,9 +59,9 @@ def test_each_history_of_json_lines_is_answered(s2s, run):
         ("[{", "line"),
     ],
 )
-def test_a_wrong_history_is_named_by_its_line(s2s, run, line, told):
+def test_a_wrong_history_is_named_by_its_line(s2s, echo_run, line, told):
     good = json.dumps(history("ba"))
-    done = s2s("chat", run, "--format", "jsonl", stdin=f"{good}\n{line}\n")
+    done = s2s("chat", echo_run, "--format", "jsonl", stdin=f"{good}\n{line}\n")
     assert done.code == 2
     assert "<stdin>:2" in done.err
     assert told in done.err
@@ -81,8 +71,8 @@ def test_a_wrong_history_is_named_by_its_line(s2s, run, line, told):
 @pytest.mark.parametrize(
     "option", [("--workers", "2"), ("--nbest", "2"), ("--overlong", "split"), ("--mmi-weight", "0.2")]
 )
-def test_what_has_no_meaning_is_refused(s2s, run, option):
-    done = s2s("chat", run, *option, stdin="a\n")
+def test_what_has_no_meaning_is_refused(s2s, echo_run, option):
+    done = s2s("chat", echo_run, *option, stdin="a\n")
     assert done.code == 2
     assert option[0] in done.err
 
@@ -96,15 +86,16 @@ def test_a_translation_model_doesnt_chat(s2s, reverse_run):
     assert "trained for translation" in done.err
 
 
-def test_files_say_what_to_avoid(s2s, run, tmp_path):
-    plain = s2s("chat", run, stdin="ba be\n").lines[0]
+def test_files_say_what_to_avoid(s2s, echo_run, tmp_path):
+    plain = s2s("chat", echo_run, stdin="ba be\n").lines[0]
     (tmp_path / "dull").write_text(plain.upper() + "\n")
     (tmp_path / "rude").write_text(plain.split()[0] + "\n")
-    assert s2s("chat", run, "--avoid", tmp_path / "dull", stdin="ba be\n").lines[0] != plain
-    assert plain.split()[0] not in s2s("chat", run, "--unwanted", tmp_path / "rude", stdin="ba be\n").lines[0].split()
-    twice = s2s("chat", run, "--fresh", stdin="ba be\nba be\n").lines
+    assert s2s("chat", echo_run, "--avoid", tmp_path / "dull", stdin="ba be\n").lines[0] != plain
+    polite = s2s("chat", echo_run, "--unwanted", tmp_path / "rude", stdin="ba be\n").lines[0]
+    assert plain.split()[0] not in polite.split()
+    twice = s2s("chat", echo_run, "--fresh", stdin="ba be\nba be\n").lines
     assert twice[0] == plain != twice[1]
-    assert s2s("chat", run, "--avoid", tmp_path / "none", stdin="a\n").code == 2
+    assert s2s("chat", echo_run, "--avoid", tmp_path / "none", stdin="a\n").code == 2
 
 
 class Terminal:
@@ -139,8 +130,8 @@ class Terminal:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
-def test_a_terminal_with_commands(run, tmp_path):
-    shown = Terminal(run, "--threads", "1", home=tmp_path / "state")
+def test_a_terminal_with_commands(echo_run, tmp_path):
+    shown = Terminal(echo_run, "--threads", "1", home=tmp_path / "state")
     try:
         shown.wait_for("you: ")
         shown.type("/why\n")

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def online(tmp_path_factory, s2s):
     """A run folder of a model that streams; it copies, more or less."""
-    from conftest import TINY
+    from toys import TINY
 
     output = tmp_path_factory.mktemp("online")
     changes = ("attention=mocha", "attention.bias=0", "encoder.bidirectional=false", "decoder.bridge=zero")

@@ -96,7 +96,7 @@ def test_what_is_refused():
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory, s2s):
     """A model of pairs whose output is the first words of the source, as many as nothing but chance says."""
-    from conftest import TINY
+    from toys import TINY
 
     folder = tmp_path_factory.mktemp("length")
     draw = random.Random(0)

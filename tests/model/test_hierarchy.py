@@ -134,7 +134,7 @@ def test_it_is_an_option_that_refuses_what_it_cannot_scale():
 
 
 def test_a_run_of_its_own(tmp_path, s2s):
-    from conftest import TINY
+    from toys import TINY
 
     done = s2s("train", "teach/copy", *TINY, "model.hierarchical=true", "trainer.steps=12", f"output={tmp_path}")
     assert done.code == 0, done.err

@@ -1,4 +1,4 @@
-"""What tests of the server share: a server that runs in a thread, tiny models, and one that takes its time."""
+"""What tests of the server share: a server that runs in a thread, its client, and a model that takes its time."""
 
 import threading
 import time
@@ -7,7 +7,6 @@ from contextlib import contextmanager
 import httpx2
 import uvicorn
 
-from s2s import load
 from s2s.command.serve import listen
 from s2s.serve.app import build_app
 from s2s.serve.models import Served
@@ -43,12 +42,6 @@ class Slow(Served):
                 self.ended.set()
 
         return worker.stream(endless, put)
-
-
-def tiny_models(reverse_run, copy_run, talk_run):
-    """A model of words, one of pieces, and one that talks."""
-    runs = {"reverse": reverse_run, "copy": copy_run, "talk": talk_run}
-    return {name: Served(name, load(run, device="cpu")) for name, run in runs.items()}
 
 
 @contextmanager

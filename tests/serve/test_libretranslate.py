@@ -5,23 +5,12 @@ from urllib.error import HTTPError
 
 import libretranslatepy as library
 import pytest
-from serve_toys import client, running, tiny_models
-
-
-@pytest.fixture(scope="module")
-def models(reverse_run, copy_run, talk_run):
-    return tiny_models(reverse_run, copy_run, talk_run)
+from serve_toys import running
 
 
 @pytest.fixture(scope="module")
 def languages(models):
     return models["reverse"].model.languages
-
-
-@pytest.fixture(scope="module")
-def server(models):
-    with running(models) as address, client(address) as made:
-        yield made
 
 
 def ask(server, languages, **body):

@@ -7,21 +7,10 @@ import time
 
 import httpx2
 import pytest
-from serve_toys import Slow, client, running, tiny_models, until
+from serve_toys import Slow, client, running, until
 
 from s2s.serve.guard import HEADERS, LOOPBACK
 from s2s.serve.schema import MAX_BEAM, MAX_CHARACTERS, MAX_TEXTS, MAX_TOKENS
-
-
-@pytest.fixture(scope="module")
-def models(reverse_run, copy_run, talk_run):
-    return tiny_models(reverse_run, copy_run, talk_run)
-
-
-@pytest.fixture(scope="module")
-def server(models):
-    with running(models) as address, client(address) as made:
-        yield made
 
 
 def generate(server, **body):
@@ -30,8 +19,8 @@ def generate(server, **body):
 
 def test_the_models_are_listed(server, models):
     listed = server.get("/api/models").json()["models"]
-    assert [one["name"] for one in listed] == ["reverse", "copy", "talk"]
-    assert [one["task"] for one in listed] == ["translation", "translation", "dialogue"]
+    assert [one["name"] for one in listed] == ["reverse", "copy", "talk", "slow"]
+    assert [one["task"] for one in listed] == ["translation", "translation", "dialogue", "dialogue"]
     assert listed[0]["languages"] == list(models["reverse"].model.languages)
     assert listed[0]["parameters"] > 1000
     assert listed[0]["attention"] == models["reverse"].model.trained[0].config.attention.name

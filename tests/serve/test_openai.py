@@ -9,19 +9,7 @@ from pathlib import Path
 
 import openai
 import pytest
-from serve_toys import PATIENCE, Slow, client, running, tiny_models
-
-
-@pytest.fixture(scope="module")
-def models(reverse_run, copy_run, talk_run):
-    made = tiny_models(reverse_run, copy_run, talk_run)
-    return {**made, "slow": Slow(made["talk"].model)}
-
-
-@pytest.fixture(scope="module")
-def address(models):
-    with running(models) as made:
-        yield made
+from serve_toys import PATIENCE, client, running
 
 
 @pytest.fixture(scope="module")

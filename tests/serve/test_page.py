@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from serve_toys import Slow, running, tiny_models
+from serve_toys import running
 
 from s2s.serve.page import FILES
 
@@ -13,18 +13,6 @@ pytestmark = pytest.mark.slow  # a browser is started; .ci/run does it too
 
 BROWSERS = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(1)</script> ba"
-
-
-@pytest.fixture(scope="module")
-def models(reverse_run, copy_run, talk_run):
-    made = tiny_models(reverse_run, copy_run, talk_run)
-    return {**made, "slow": Slow(made["talk"].model)}
-
-
-@pytest.fixture(scope="module")
-def address(models):
-    with running(models) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

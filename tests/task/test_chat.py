@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 
 import pytest
-from conftest import TINY, call
 
 import s2s
 from s2s.errors import UsageError
@@ -19,17 +18,8 @@ def said(*turns, roles=("user", "assistant")):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    output = tmp_path_factory.mktemp("chat")
-    changes = ("text=sentencepiece", "text.size=290", "text.joint=true", "optim.lr=1.5e-2", "trainer.steps=160")
-    done = call("train", "teach/copy", "task=dialogue", *TINY, *changes, f"output={output}")
-    assert done.code == 0, done.err
-    return done.out.strip()
-
-
-@pytest.fixture(scope="module")
-def model(run):
-    return s2s.load(run)
+def model(echo_run):
+    return s2s.load(echo_run)
 
 
 @pytest.fixture(scope="module")

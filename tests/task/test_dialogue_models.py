@@ -2,12 +2,14 @@
 
 import json
 import random
+import shutil
 
 import pytest
-from conftest import call
+import torch
+from toys import call
 
 import s2s
-from s2s.errors import UsageError
+from s2s.errors import BundleError, UsageError
 from s2s.task.likelihood import log_likelihoods
 from s2s.task.rerank import Rerank
 from s2s.task.trained import load_trained
@@ -95,8 +97,6 @@ def test_the_hierarchy_is_one_of_turns(trained):
     plain, upper = (load_trained(trained(*changes)) for changes in ((), ("model.hierarchical=true",)))
     assert plain.model.sentences is None
     ids = upper.source.encode("hi 3\nhey\ntell about tea")
-    import torch
-
     number = upper.model.sentences.sentences(torch.tensor([[*ids, 3]]))[0].tolist()
     turns = [len(part) for part in (["hi", "3", "</s>"], ["<s>", "hey", "</s>"], ["tell", "about", "tea", "</s>"])]
     assert number == [place for place, size in enumerate(turns) for _ in range(size)]
@@ -209,10 +209,6 @@ def test_topics_are_read_with_the_message(trained):
 
 
 def test_a_bundle_without_its_keywords_is_refused(trained, tmp_path):
-    import shutil
-
-    from s2s.errors import BundleError
-
     folder = tmp_path / "model"
     shutil.copytree(f"{trained('task.topics=2', 'copy=pointer')}/model", folder)
     (folder / "keywords.json").unlink()
