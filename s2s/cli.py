@@ -30,6 +30,7 @@ COMMANDS = {
     "align": ("align", "link source and target words by attention"),
     "doctor": ("doctor", "say what is in a corpus and what would be dropped"),
     "info": ("info", "say what a model is"),
+    "export": ("export", "write a model for another program"),
     "verify": ("verify", "check that a model's files are whole and safe"),
 }
 

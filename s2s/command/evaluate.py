@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object, numbers in full")
     parser.add_argument("-o", "--output", metavar="FILE", help="where to keep the outputs, one a line")
     text.add_device_arguments(parser)
+    text.add_engine_arguments(parser)
     text.add_search_arguments(parser)
     text.add_rerank_arguments(parser)
 
@@ -36,8 +37,14 @@ def run(args: argparse.Namespace) -> int:
     if args.output is not None:
         text.check_output(args.output)
     model = load(args.model, device=args.device, plugins=args.plugin)
-    changes = {**text.rerank_changes(args), **text.search_changes(args)}
-    generator = model.generator(batch_size=args.batch_size, alignment=True, **changes)
+    changes = {
+        "engine": args.engine,
+        "precision": args.precision,
+        **text.rerank_changes(args),
+        **text.search_changes(args),
+    }
+    alignment = args.engine == "torch"  # the other one would need a second pass for it
+    generator = model.generator(batch_size=args.batch_size, alignment=alignment, **changes)
     config = model.trained[0].config
     corpus = load_corpus(config)
     if args.split not in corpus.splits:

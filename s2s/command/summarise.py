@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--title", action="store_true", help="a capital at the front, no full stop at the end")
     text.add_text_arguments(parser)
+    text.add_engine_arguments(parser)
     text.add_request_arguments(parser)
     text.add_search_arguments(parser)
 

@@ -11,6 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `s2s translate`."""
     text.add_model_arguments(parser)
     text.add_text_arguments(parser)
+    text.add_engine_arguments(parser)
     text.add_request_arguments(parser)
     text.add_search_arguments(parser)
 

@@ -69,7 +69,7 @@ class Options:
 
 
 @dataclass
-class _Part:
+class Part:
     """A piece of a record that is decoded at once."""
 
     record: int
@@ -197,7 +197,7 @@ class Generator:
     def _window(self, records: Sequence[Request | str], numbers: Sequence[int]) -> list[Result]:
         """numbers: of the records in the whole input, which seed sampling."""
         requests = [self._recased(Request(record) if isinstance(record, str) else record) for record in records]
-        parts: list[_Part] = []
+        parts: list[Part] = []
         results: list[Result | None] = [None] * len(requests)
         for number, request in enumerate(requests):
             made = self._parts(number, numbers[number], request)
@@ -207,7 +207,7 @@ class Generator:
         parts.sort(key=lambda part: (len(part.ids), part.record))
         for start in range(0, len(parts), self.options.batch_size):
             self._decode(parts[start : start + self.options.batch_size])
-        by_record: dict[int, list[_Part]] = {}
+        by_record: dict[int, list[Part]] = {}
         for part in sorted(parts, key=lambda part: part.record):  # stable: parts of a record keep their order below
             by_record.setdefault(part.record, []).append(part)
         for number, own in by_record.items():
@@ -247,7 +247,7 @@ class Generator:
         constraints, banned = (tuple(map(recased, each)) for each in (request.constraints, request.banned))
         return replace(request, prefix=recased(request.prefix), constraints=constraints, banned=banned)
 
-    def _parts(self, record: int, number: int, request: Request) -> list[_Part] | Result:
+    def _parts(self, record: int, number: int, request: Request) -> list[Part] | Result:
         text, removed = self.models[0].entered(request.text)
         encode = self.models[0].source.encode
         ids = [] if is_blank(text) else encode(text)
@@ -256,7 +256,7 @@ class Generator:
         flags = request.flags | ({"cleaned"} if removed else set())
         text, ids, shortened = shorten(text, ids, self.overlong, self.limit, self.models[0].turns)
         if len(ids) <= self.limit:
-            return [_Part(record, number << 20, text, ids, flags | shortened, request)]
+            return [Part(record, number << 20, text, ids, flags | shortened, request)]
         if self.overlong == "refuse":
             others = ", ".join(policy for policy in self._policies if policy != "refuse")
             error = f"{len(ids)} tokens, at most {self.limit} are taken at once (other choices of --overlong: {others})"
@@ -267,13 +267,13 @@ class Generator:
         own = [encode(piece)[: self.limit] for piece in pieces]
         return [
             # constraints hold for the record, so its first part is asked to meet them; a prefix starts it
-            _Part(record, (number << 20) + i, piece, ids, flags | {"split"}, request if not i else Request(piece))
+            Part(record, (number << 20) + i, piece, ids, flags | {"split"}, request if not i else Request(piece))
             for i, (piece, ids) in enumerate(zip(pieces, own, strict=True))
             if ids
         ]
 
     @torch.no_grad()
-    def _decode(self, parts: Sequence[_Part]) -> None:
+    def _decode(self, parts: Sequence[Part]) -> None:
         steps: list[StepFunction] = []
         states: list[State] = []
         needed = self.options.alignment or self.config.coverage_penalty > 0
@@ -309,7 +309,7 @@ class Generator:
         for part, outputs in zip(parts, found, strict=True):
             part.outputs = self._allowed(part, outputs)[: self.config.nbest]
 
-    def _written(self, part: _Part, hear: Callable[[str], None]) -> Callable[[int], None]:
+    def _written(self, part: Part, hear: Callable[[str], None]) -> Callable[[int], None]:
         """What takes the tokens of a part's output as they come, and tells the text."""
         tokens: list[int] = []
 
@@ -319,7 +319,7 @@ class Generator:
 
         return add
 
-    def _copies(self, parts: Sequence[_Part]) -> Copies | None:
+    def _copies(self, parts: Sequence[Part]) -> Copies | None:
         """What each part may copy, where the models copy."""
         trained = self.models[0]
         if trained.copier is None:
@@ -333,7 +333,7 @@ class Generator:
         """All of the beam's outputs, so that one without a banned phrase can be picked."""
         return self.config if self.config.sample else replace(self.config, nbest=self.config.beam)
 
-    def _allowed(self, part: _Part, outputs: list[Hypothesis]) -> list[Hypothesis]:
+    def _allowed(self, part: Part, outputs: list[Hypothesis]) -> list[Hypothesis]:
         """Outputs whose text holds no banned phrase first: ids alone can't tell, a text can be segmented otherwise."""
         decode, banned = self.models[0].target.decode, part.request.banned
         return sorted(outputs, key=lambda h: any(phrase in decode(h.tokens, part.extra) for phrase in banned))
@@ -348,14 +348,14 @@ class Generator:
             banned=tuple(tuple(encode(phrase)) for phrase in request.banned if not is_blank(phrase)),
         )
 
-    def _result(self, request: Request, parts: list[_Part]) -> Result:
+    def _result(self, request: Request, parts: list[Part]) -> Result:
         if self.config.nbest == 1:
             return self._joined(request, parts, 0)
         count = min(len(part.outputs) for part in parts)
         nbest = tuple(self._joined(request, parts, rank) for rank in range(count))
         return replace(nbest[0], nbest=nbest)
 
-    def _joined(self, request: Request, parts: list[_Part], rank: int) -> Result:
+    def _joined(self, request: Request, parts: list[Part], rank: int) -> Result:
         """The record's output of a rank: its parts' outputs joined by a space."""
         outputs = [part.outputs[rank] for part in parts]
         target, source = self.models[0].target, self.models[0].source

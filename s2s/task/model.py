@@ -10,12 +10,16 @@ from typing import Any, Literal, overload
 from s2s.config import SearchConfig
 from s2s.errors import UsageError
 from s2s.task.chat import context, stream_reply
+from s2s.task.ctranslate2_engine import CTranslate2Generator
+from s2s.task.ctranslate2_model import Precision
 from s2s.task.generate import Generator, Options, Request
 from s2s.task.keyword_first import KeywordFirst
 from s2s.task.rerank import Rerank, Reranker
 from s2s.task.stream import greedy, stream
 from s2s.task.trained import Trained, load_trained
 from s2s.types import Overlong, Result
+
+Engine = Literal["torch", "ctranslate2"]
 
 
 def search_config(base: SearchConfig, changes: dict[str, Any]) -> SearchConfig:
@@ -64,18 +68,30 @@ class Model:
         rerank: Rerank | None = None,
         keyword_model: str | None = None,
         task: str | None = None,
+        engine: Engine = "torch",
+        precision: Precision = "float32",
         **search: Any,
     ) -> Generator:
         """What turns requests into results; `search` are the fields of `SearchConfig` that differ from the model's.
 
         keyword_model: folder of a model that begins replies, see `s2s.task.keyword_first`. task: raises UsageError if
-        the model was trained for another one.
+        the model was trained for another one. engine, precision: see `s2s.task.ctranslate2_engine`.
         """
         own = self.trained[0].config.task.name
         if task not in (None, own):
             raise UsageError(f"this model was trained for {own}", expected=f"a model for {task}")
         config = search_config(self.trained[0].config.search, search)
         options = Options(batch_size, overlong, alignment=alignment, title=title)
+        if engine == "ctranslate2":
+            if len(self.trained) > 1 or rerank or keyword_model:
+                raise UsageError("CTranslate2 runs one model by itself", where="--engine ctranslate2")
+            return CTranslate2Generator(self.trained[0], config, options, precision)
+        if engine != "torch" or precision != "float32":
+            raise UsageError(
+                "torch runs models in float32",
+                where=f"--engine {engine} --precision {precision}",
+                expected="--engine ctranslate2 for another precision, or torch",
+            )
         order = (
             None if not rerank else Reranker(rerank, self._other(rerank.language_model), self._other(rerank.reverse))
         )
