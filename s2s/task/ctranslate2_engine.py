@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ from s2s.task.ctranslate2_model import Precision, load, vocabulary
 from s2s.task.generate import Generator, Options, Part
 from s2s.task.trained import Trained
 from s2s.text.batching import pad
-from s2s.types import EOS, PAD, Hypothesis
+from s2s.types import BOS, EOS, PAD, UNK, Hypothesis
 
 # what CTranslate2's search lacks, and the values that don't ask for it
 _LACKS = {
@@ -53,43 +54,48 @@ class CTranslate2Generator(Generator):
         self._sources, self._targets = vocabulary(trained.source), vocabulary(trained.target)
         self._ids = {piece: number for number, piece in enumerate(self._targets)}
 
-    def _decode(self, parts: Sequence[Part]) -> None:
-        """Parts of one length limit at a time, as CTranslate2 has one for a batch."""
-        for limit, same in groupby(parts, lambda part: self.config.limit(len(part.ids) + 1)):
-            self._search(list(same), limit)
+    def _search(self, parts: Sequence[Part]) -> None:
+        """CTranslate2 has one length limit for a call, so parts of one limit are a call, and run beside the others."""
+        begun: list[tuple[Part, Any]] = []
+        for limit, group in groupby(parts, lambda part: self.config.limit(len(part.ids) + 1)):
+            same = list(group)
+            begun += zip(same, self._begin(same, limit), strict=True)
+        for part, waiting in begun:
+            found = waiting.result()
+            part.outputs = list(map(self._hypothesis, found.hypotheses, found.scores))
+        size = self.options.batch_size
+        for start in range(0, len(parts) if self.options.alignment else 0, size):
+            self._align(parts[start : start + size])
+        for part in parts:
+            part.outputs.sort(key=lambda output: ("unfinished" in output.flags, -output.score))
 
-    def _search(self, parts: Sequence[Part], limit: int) -> None:
+    def _begin(self, parts: Sequence[Part], limit: int) -> list[Any]:
+        """What will hold the result of each part."""
         config = self.config
         for part in parts:
             if part.request.constraints or part.request.banned:
-                raise UsageError(
-                    "CTranslate2's search knows no constraints",
-                    where="--engine ctranslate2",
-                    hint="--engine torch does",
-                )
+                hint = "Leave them out, or take --engine torch"
+                raise UsageError("CTranslate2's search knows no constraints", where="--engine ctranslate2", hint=hint)
         encode = self.models[0].target.encode
         prefixes = [encode(part.request.prefix) if part.request.prefix else [] for part in parts]
-        banned = [[self._targets[PAD]], ["<s>"], *([] if config.allow_unk else [["<unk>"]])]
-        found = self._translator.translate_batch(
+        never = (PAD, BOS) if config.allow_unk else (PAD, BOS, UNK)
+        begun: list[Any] = self._translator.translate_batch(
             [[self._sources[number] for number in part.ids] for part in parts],
             [[self._targets[number] for number in prefix] for prefix in prefixes] if any(prefixes) else None,
+            asynchronous=True,
+            max_batch_size=self.options.batch_size,
             beam_size=config.beam,
             num_hypotheses=config.nbest,
             length_penalty=config.length_penalty,
             no_repeat_ngram_size=config.no_repeat_ngram,
-            suppress_sequences=banned,
+            suppress_sequences=[[self._targets[number]] for number in never],
             max_input_length=0,
             max_decoding_length=limit,
             min_decoding_length=max(0, config.min_length - 1),
             return_end_token=True,
             return_scores=True,
         )
-        for part, one in zip(parts, found, strict=True):
-            part.outputs = list(map(self._hypothesis, one.hypotheses, one.scores))
-        if self.options.alignment:
-            self._align(parts)
-        for part in parts:
-            part.outputs.sort(key=lambda output: ("unfinished" in output.flags, -output.score))
+        return begun
 
     def _hypothesis(self, pieces: Sequence[str], score: float) -> Hypothesis:
         tokens = tuple(self._ids[piece] for piece in pieces)

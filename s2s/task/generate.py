@@ -205,8 +205,7 @@ class Generator:
                 results[number] = made
             parts += [] if isinstance(made, Result) else made
         parts.sort(key=lambda part: (len(part.ids), part.record))
-        for start in range(0, len(parts), self.options.batch_size):
-            self._decode(parts[start : start + self.options.batch_size])
+        self._search(parts)
         by_record: dict[int, list[Part]] = {}
         for part in sorted(parts, key=lambda part: part.record):  # stable: parts of a record keep their order below
             by_record.setdefault(part.record, []).append(part)
@@ -271,6 +270,11 @@ class Generator:
             for i, (piece, ids) in enumerate(zip(pieces, own, strict=True))
             if ids
         ]
+
+    def _search(self, parts: Sequence[Part]) -> None:
+        """The outputs of each part; parts come sorted by length."""
+        for start in range(0, len(parts), self.options.batch_size):
+            self._decode(parts[start : start + self.options.batch_size])
 
     @torch.no_grad()
     def _decode(self, parts: Sequence[Part]) -> None:
