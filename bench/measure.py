@@ -1,0 +1,94 @@
+"""Run a command and look on: when it wrote what, the most memory it held, and what else the machine did (Linux)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """lines: seconds since the start and text of each line written. peak: bytes resident, children included.
+
+    other: processor seconds that the rest of the machine used meanwhile: above a few, a run says little.
+    """
+
+    code: int
+    seconds: float
+    peak: int
+    other: float
+    lines: list[tuple[float, str]]
+
+
+def measure(
+    command: Sequence[str], *, timeout: float, folder: Path | None = None, environment: Mapping[str, str] | None = None
+) -> Measured:
+    """Run to the end, or until `timeout` seconds are over. folder: where it runs."""
+    began, busy, own = time.monotonic(), _busy(), _children()
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        cwd=folder,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
+    )
+    peak, ended = 0, threading.Event()
+
+    def look_on() -> None:
+        nonlocal peak
+        while not ended.wait(0.2):
+            peak = max(peak, sum(map(_resident, _family(process.pid))))
+            if time.monotonic() - began > timeout:
+                for pid in reversed(_family(process.pid)):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, 9)
+
+    watcher = threading.Thread(target=look_on)
+    watcher.start()
+    assert process.stdout is not None
+    lines = [(time.monotonic() - began, line.rstrip("\n")) for line in process.stdout]
+    code = process.wait()
+    ended.set()
+    watcher.join()
+    other = _busy() - busy - (_children() - own)
+    return Measured(code, time.monotonic() - began, peak, max(0.0, other), lines)
+
+
+def _family(pid: int) -> list[int]:
+    """A process and all below it."""
+    found = [pid]
+    for one in found:
+        with contextlib.suppress(OSError):
+            found += map(int, Path(f"/proc/{one}/task/{one}/children").read_text().split())
+    return found
+
+
+def _resident(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+    return 0
+
+
+def _busy() -> float:
+    """Processor seconds that the machine has spent on anything so far."""
+    user, nice, system, _idle, _wait, irq, soft, *_ = map(
+        int, Path("/proc/stat").read_text().split("\n")[0].split()[1:]
+    )
+    return (user + nice + system + irq + soft) / _TICK
+
+
+def _children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -1,0 +1,87 @@
+"""What a toolkit must offer to be measured, and the shapes that are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from bench.measure import Measured
+
+VOCABULARY = 8000  # pieces, one vocabulary for both sides
+THREADS = 2
+FORCED = 15  # tokens of every output when decoding is measured
+SENTENCES = 512  # that are decoded
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model and its batches. attention: additive or general of a recurrent model, None of a Transformer.
+
+    Recurrent: embeddings 256, bidirectional LSTM 2 x 256, LSTM 512 with input feeding, dropout 0.3, 64 sentences.
+    Transformer: 3 + 3 layers of 256, 4 heads, feed-forward 1,024, dropout 0.1, tied embeddings, 4,096 target tokens.
+    """
+
+    name: str
+    attention: str | None
+    updates: int
+
+
+SHAPES = (
+    Shape("lstm-additive", "additive", 30),
+    Shape("lstm-general", "general", 30),
+    Shape("transformer", None, 12),
+)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Files of text cut into pieces already, with spaces between them: train, val and test, .en and .de each."""
+
+    folder: Path
+
+    def path(self, split: str, language: str) -> Path:
+        """The file of one side."""
+        return self.folder / f"{split}.{language}"
+
+    def vocabulary(self) -> list[str]:
+        """All pieces."""
+        return (self.folder / "vocabulary").read_text(encoding="utf-8").split("\n")[:-1]
+
+
+class Peer(Protocol):
+    """A toolkit. requirements: of pip; bare: those that are installed without what they depend on."""
+
+    name: str
+    requirements: Sequence[str]
+    bare: Sequence[str]
+    shapes: Sequence[str]
+    trained_by: str  # whose models it decodes; its own name for one that trains
+
+    def train(self, shape: Shape, corpus: Corpus, folder: Path, python: Path) -> list[str]:
+        """Write what training needs into `folder`, and give the command that makes `shape.updates` updates there."""
+
+    def updates(self, done: Measured, folder: Path) -> list[tuple[float, float]]:
+        """Seconds since the start, and real target tokens, of each update that the run tells of."""
+
+    def decode(self, shape: Shape, corpus: Corpus, folder: Path, python: Path, beam: int) -> list[str]:
+        """The command that decodes the test sentences with what was trained in `folder`."""
+
+    def sentences_a_second(self, done: Measured) -> float:
+        """Of a decoding run; loading isn't counted."""
+
+
+def steps_of(lines: Sequence[tuple[float, str]], pattern: str) -> list[tuple[float, float]]:
+    """Seconds and tokens of each line in which `pattern` finds a number of tokens."""
+    found = ((seconds, re.search(pattern, line)) for seconds, line in lines)
+    return [(seconds, float(match.group(1))) for seconds, match in found if match]
+
+
+def number_in(lines: Sequence[tuple[float, str]], pattern: str) -> float:
+    """The last number that `pattern` finds. Raises ValueError without any."""
+    found = [match.group(1) for _, line in lines if (match := re.search(pattern, line))]
+    if not found:
+        raise ValueError(f"nothing like {pattern!r} in what it wrote: {[line for _, line in lines[-5:]]}")
+    return float(found[-1])

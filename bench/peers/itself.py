@@ -1,0 +1,54 @@
+"""s2s: trained by `s2s train`, decoded through the Python interface that its commands call."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.measure import Measured
+from bench.peers.base import THREADS, Corpus, Shape, number_in
+
+_SHAPES = Path(__file__).resolve().parents[1] / "shapes"
+_LOOP = Path(__file__).with_name("itself_loop.py")
+
+
+class S2S:
+    """engine, precision: of decoding, of what the first of its kind has trained."""
+
+    trained_by = "s2s"
+    requirements: Sequence[str] = ()
+    bare: Sequence[str] = ()
+
+    def __init__(self, name: str = "s2s", engine: str = "torch", precision: str = "float32") -> None:
+        self.name, self._engine, self._precision = name, engine, precision
+        recurrent = ("lstm-additive", "lstm-general") if engine == "torch" else ()
+        self.shapes = (*recurrent, "transformer")
+
+    def train(self, shape: Shape, corpus: Corpus, folder: Path, python: Path) -> list[str]:
+        recipe = _SHAPES / ("transformer.yaml" if shape.attention is None else "lstm.yaml")
+        changes = [] if shape.attention is None else [f"attention={shape.attention}"]
+        changes += [f"corpus.train={corpus.folder}/train", f"corpus.dev={corpus.folder}/val", f"threads={THREADS}"]
+        changes += [f"trainer.steps={shape.updates}", f"trainer.validate_every={shape.updates}", f"output={folder}/run"]
+        return [str(python), "-m", "s2s", "train", str(recipe), *changes]
+
+    def updates(self, done: Measured, folder: Path) -> list[tuple[float, float]]:
+        log = _run(folder) / "log.jsonl"
+        events = map(json.loads, log.read_text(encoding="utf-8").splitlines())
+        totals = {event["step"]: event["tokens"] for event in events if event["event"] == "train"}
+        found = [(seconds, re.match(r"step ([\d,]+)  loss", line)) for seconds, line in done.lines]
+        steps = [(seconds, int(match.group(1).replace(",", ""))) for seconds, match in found if match]
+        return [(seconds, totals[step] - totals.get(step - 1, 0)) for seconds, step in steps]
+
+    def decode(self, shape: Shape, corpus: Corpus, folder: Path, python: Path, beam: int) -> list[str]:
+        settings = [self._engine, self._precision, str(beam)]
+        return [str(python), str(_LOOP), str(_run(folder)), str(corpus.path("test", "en")), *settings]
+
+    def sentences_a_second(self, done: Measured) -> float:
+        return number_in(done.lines, r"([\d.]+) sentences/s")
+
+
+def _run(folder: Path) -> Path:
+    (log,) = (path for path in folder.glob("run/**/log.jsonl") if path.parent.name != "latest")
+    return log.parent

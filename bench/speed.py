@@ -1,0 +1,226 @@
+"""Train and decode the same shapes with s2s and other toolkits, in turns; medians and ratios.
+
+    python -m bench.speed prepare CORPUS [--work DIR]      # cut into pieces; CORPUS has train, val, test .en and .de
+    python -m bench.speed install [NAME ...] [--work DIR]  # an environment for each toolkit
+    python -m bench.speed run [NAME ...] [--shapes S ...] [--rounds 3] [--work DIR]
+
+Target tokens a second are real ones, padding not counted, after the first updates. Decoding forces 15 tokens on 512
+sentences, in batches of 64. `other` tells for how many seconds the machine did something else beside a run.
+What `run` found is written to bench/results/speed as JSON, and a table to the standard output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import gzip
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+
+from bench.measure import Measured, measure
+from bench.peers.base import SENTENCES, SHAPES, THREADS, VOCABULARY, Corpus, Peer, Shape
+from bench.peers.eole import Eole
+from bench.peers.itself import S2S
+from bench.peers.joeynmt import JoeyNMT
+from bench.peers.marian import Marian
+from bench.peers.opennmt import OpenNMT
+from s2s.show.machine import machine_facts
+
+RESULTS = Path(__file__).resolve().parent / "results" / "speed"
+PEERS: tuple[Peer, ...] = (
+    S2S(),
+    OpenNMT(),
+    JoeyNMT(),
+    Eole(),
+    Marian(),
+    S2S("s2s by CTranslate2", "ctranslate2"),
+    S2S("s2s by CTranslate2, int8", "ctranslate2", "int8"),
+)
+FACTS = ("CPU", "cores", "memory", "torch", "Python", "s2s")  # of the machine
+WARM = 4  # updates that aren't counted
+TIMEOUT = 600.0
+
+
+def prepare(corpus: Path, work: Path) -> None:
+    """Write the text of a parallel corpus cut into pieces of one vocabulary."""
+    made = Corpus(work / "corpus")
+    made.folder.mkdir(parents=True, exist_ok=True)
+    texts = {}
+    for split, names in (("train", ("train",)), ("val", ("val", "dev")), ("test", ("test", "test_2016"))):
+        for language in ("en", "de"):
+            texts[split, language] = _lines([corpus / f"{name}.{language}" for name in names])
+    texts = {(split, side): lines[:SENTENCES] if split == "test" else lines for (split, side), lines in texts.items()}
+    model = made.folder / "pieces"
+    sentencepiece.SentencePieceTrainer.Train(
+        sentence_iterator=iter([*texts["train", "en"], *texts["train", "de"]]),
+        model_prefix=str(model),
+        vocab_size=VOCABULARY,
+        model_type="bpe",
+        character_coverage=1.0,
+        minloglevel=2,
+    )
+    cut = sentencepiece.SentencePieceProcessor(model_file=f"{model}.model")
+    for (split, language), lines in texts.items():
+        written = "".join(f"{' '.join(cut.Encode(line, out_type=str))}\n" for line in lines)
+        made.path(split, language).write_text(written, encoding="utf-8")
+    pieces = [cut.IdToPiece(number) for number in range(cut.GetPieceSize()) if not cut.IsControl(number)]
+    kept = [piece for piece in pieces if piece != "<unk>"]
+    (made.folder / "vocabulary").write_text("".join(f"{piece}\n" for piece in kept), encoding="utf-8")
+
+
+def _lines(paths: Sequence[Path]) -> list[str]:
+    for path in paths:
+        if path.is_file():
+            return path.read_text(encoding="utf-8").splitlines()
+        if (packed := path.with_name(f"{path.name}.gz")).is_file():
+            return gzip.decompress(packed.read_bytes()).decode("utf-8").splitlines()
+    raise SystemExit(f"none of {', '.join(map(str, paths))} is there, nor with .gz")
+
+
+def python_of(peer: Peer, work: Path) -> Path:
+    """The interpreter that a toolkit runs by."""
+    if not peer.requirements and not peer.bare:
+        return Path(sys.executable)
+    return work / "environments" / peer.name.split()[0] / "bin" / "python"
+
+
+def install(peer: Peer, work: Path) -> None:
+    """Make a toolkit's environment, with this environment's torch."""
+    python = python_of(peer, work)
+    if python == Path(sys.executable) or python.exists():
+        return
+    import torch
+
+    pin = f"torch=={torch.__version__.partition('+')[0]}"
+    subprocess.run([sys.executable, "-m", "venv", str(python.parents[1])], check=True)
+    constraints = python.parents[1] / "constraints.txt"
+    constraints.write_text(f"{pin}\n")
+    pip = [str(python), "-m", "pip", "install", "-q"]
+    subprocess.run([*pip, pin], check=True)
+    subprocess.run([*pip, "-c", str(constraints), *peer.requirements], check=True)
+    if peer.bare:
+        subprocess.run([*pip, "--no-deps", *peer.bare], check=True)
+
+
+def training(peer: Peer, shape: Shape, corpus: Corpus, folder: Path, python: Path) -> dict[str, Any]:
+    """One training run."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    done = _run(peer.train(shape, corpus, folder, python), folder)
+    steps = peer.updates(done, folder) if done.code == 0 else []
+    if len(steps) < WARM + 2:
+        return {**_facts(done), "error": [line for _, line in done.lines[-8:]]}
+    tokens = sum(count for _, count in steps[WARM:])
+    return {**_facts(done), "rate": tokens / (steps[-1][0] - steps[WARM - 1][0]), "first": steps[0][0]}
+
+
+def decoding(peer: Peer, shape: Shape, corpus: Corpus, folder: Path, python: Path, beam: int) -> dict[str, Any]:
+    """One decoding run."""
+    done = _run(peer.decode(shape, corpus, folder, python, beam), folder)
+    if done.code:
+        return {**_facts(done), "error": [line for _, line in done.lines[-8:]]}
+    return {**_facts(done), "rate": peer.sentences_a_second(done)}
+
+
+def _run(command: Sequence[str], folder: Path) -> Measured:
+    root = str(Path(__file__).resolve().parents[1])
+    environment = {"OMP_NUM_THREADS": str(THREADS), "PYTHONPATH": root, "HF_HUB_OFFLINE": "1"}
+    environment["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"  # OpenNMT-py's own checkpoints
+    done = measure(command, timeout=TIMEOUT, folder=folder, environment=environment)
+    (folder / "output.log").write_text("".join(f"{at:8.2f} {line}\n" for at, line in done.lines), encoding="utf-8")
+    return done
+
+
+def _facts(done: Measured) -> dict[str, Any]:
+    return {"peak_mb": round(done.peak / 1e6), "other": round(done.other, 1), "seconds": round(done.seconds, 1)}
+
+
+def table(found: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
+    """A line for each toolkit of each row: median, range, and how many times the best of the others s2s is."""
+    told = []
+    for row, peers in found.items():
+        medians = {
+            name: statistics.median(rates)
+            for name, runs in peers.items()
+            if (rates := [run["rate"] for run in runs if "rate" in run])
+        }
+        others = [rate for name, rate in medians.items() if not name.startswith("s2s")]
+        told += [
+            "",
+            f"| {row} | median | range | peak MB | first update after s | s2s against the best |",
+            "|---" * 6 + "|",
+        ]
+        for name, runs in peers.items():
+            if name not in medians:
+                told.append(f"| {name} | failed |  |  |  |  |")
+                continue
+            good = [run for run in runs if "rate" in run]
+            rates = [run["rate"] for run in good]
+            first = f"{statistics.median(run['first'] for run in good):.1f}" if "first" in good[0] else ""
+            ratio = f"{medians[name] / max(others):.2f}" if name.startswith("s2s") and others else ""
+            spread = f"{min(rates):,.0f} to {max(rates):,.0f}"
+            peak = max(run["peak_mb"] for run in good)
+            told.append(f"| {name} | {medians[name]:,.0f} | {spread} | {peak:,} | {first} | {ratio} |")
+    return "\n".join(told[1:])
+
+
+def run(peers: Sequence[Peer], shapes: Sequence[Shape], rounds: int, work: Path) -> dict[str, Any]:
+    """All rows, `rounds` times, the toolkits in turns."""
+    corpus = Corpus(work / "corpus")
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for number in range(rounds):
+        for shape in shapes:
+            for peer in (one for one in peers if shape.name in one.shapes):
+                folder, python = work / "runs" / peer.trained_by.split()[0] / shape.name, python_of(peer, work)
+                rows: list[tuple[str, dict[str, Any]]] = []
+                if peer.name == peer.trained_by:
+                    rows.append((f"{shape.name}: tokens/s", training(peer, shape, corpus, folder, python)))
+                for beam in (5, 1):
+                    row = f"{shape.name}: sentences/s, {'greedy' if beam == 1 else f'beam {beam}'}"
+                    if (folder / "output.log").exists() and "error" not in (rows[0][1] if rows else {}):
+                        rows.append((row, decoding(peer, shape, corpus, folder, python, beam)))
+                for row, made in rows:
+                    found.setdefault(row, {}).setdefault(peer.name, []).append(made)
+                    print(f"round {number + 1}, {row}, {peer.name}: {made}", file=sys.stderr, flush=True)
+    machine = machine_facts()
+    facts = {name: machine[name] for name in FACTS}
+    return {"date": datetime.date.today().isoformat(), "machine": facts, "rounds": rounds, "found": found}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Do what the words say. Returns the exit code: 1 if a toolkit couldn't be measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=("prepare", "install", "run"))
+    parser.add_argument("words", nargs="*", metavar="CORPUS or NAME")
+    parser.add_argument("--shapes", nargs="+", default=[shape.name for shape in SHAPES])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--work", type=Path, default=Path("runs/bench"))
+    asked = parser.parse_args(argv)
+    work = asked.work.resolve()
+    if asked.task == "prepare":
+        prepare(Path(asked.words[0]), work)
+        return 0
+    peers = [peer for peer in PEERS if not asked.words or any(peer.name.startswith(word) for word in asked.words)]
+    if asked.task == "install":
+        for peer in peers:
+            install(peer, work)
+        return 0
+    done = run(peers, [shape for shape in SHAPES if shape.name in asked.shapes], asked.rounds, work)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{done['date']}.json").write_text(
+        json.dumps(done, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    print(table(done["found"]))
+    return int(any("error" in run for peers in done["found"].values() for runs in peers.values() for run in runs))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
