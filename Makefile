@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo summarise chat test lint types format clean venv
+.PHONY: help demo summarise chat test lint types bench format clean venv
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -33,6 +33,11 @@ lint: $(READY) ## style
 
 types: $(READY) ## strict type check
 	$(BIN)/mypy
+
+bench: $(READY) ## speed beside other toolkits; CORPUS=FOLDER with train, val and test in en and de (an hour, several GB)
+	$(BIN)/python -m bench.speed prepare $(CORPUS)
+	$(BIN)/python -m bench.speed install
+	$(BIN)/python -m bench.speed run
 
 format: $(READY) ## put all code into the one style
 	$(BIN)/ruff check --fix .

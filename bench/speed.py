@@ -125,9 +125,11 @@ def training(peer: Peer, shape: Shape, corpus: Corpus, folder: Path, python: Pat
 def decoding(peer: Peer, shape: Shape, corpus: Corpus, folder: Path, python: Path, beam: int) -> dict[str, Any]:
     """One decoding run."""
     done = _run(peer.decode(shape, corpus, folder, python, beam), folder)
-    if done.code:
-        return {**_facts(done), "error": [line for _, line in done.lines[-8:]]}
-    return {**_facts(done), "rate": peer.sentences_a_second(done)}
+    try:
+        rate = peer.sentences_a_second(done)
+    except ValueError as error:
+        return {**_facts(done), "error": [str(error)]}
+    return {**_facts(done), "rate": rate}
 
 
 def _run(command: Sequence[str], folder: Path) -> Measured:

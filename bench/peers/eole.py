@@ -108,4 +108,4 @@ class Eole:
         return [str(python.with_name("eole")), "predict", "--config", str(folder / "predict.yaml")]
 
     def sentences_a_second(self, done: Measured) -> float:
-        return SENTENCES / number_in(done.lines, r"(?i)total translation time.*?([\d.]+)\s*s?$")
+        return SENTENCES / number_in(done.lines, r"prediction time including all \(s\): ([\d.]+)")

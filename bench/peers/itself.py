@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,10 +35,10 @@ class S2S:
     def updates(self, done: Measured, folder: Path) -> list[tuple[float, float]]:
         log = _run(folder) / "log.jsonl"
         events = map(json.loads, log.read_text(encoding="utf-8").splitlines())
-        totals = {event["step"]: event["tokens"] for event in events if event["event"] == "train"}
-        found = [(seconds, re.match(r"step ([\d,]+)  loss", line)) for seconds, line in done.lines]
-        steps = [(seconds, int(match.group(1).replace(",", ""))) for seconds, match in found if match]
-        return [(seconds, totals[step] - totals.get(step - 1, 0)) for seconds, step in steps]
+        steps = [(event["seconds"], event["tokens"]) for event in events if event["event"] == "train"]
+        began = next(seconds for seconds, line in done.lines if line.startswith("training, until"))
+        before = [0, *(tokens for _, tokens in steps)]
+        return [(began + seconds, tokens - last) for (seconds, tokens), last in zip(steps, before, strict=False)]
 
     def decode(self, shape: Shape, corpus: Corpus, folder: Path, python: Path, beam: int) -> list[str]:
         settings = [self._engine, self._precision, str(beam)]

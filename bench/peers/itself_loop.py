@@ -1,5 +1,6 @@
 """Decode a file with s2s: itself_loop.py RUN FILE ENGINE PRECISION BEAM. Loading isn't timed, all else is."""
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 import s2s
 
 run, path, engine, precision, beam = sys.argv[1:]
-THREADS, FORCED = 2, 15
+THREADS, FORCED = int(os.environ["OMP_NUM_THREADS"]), 15
 torch.set_num_threads(THREADS)
 lines = Path(path).read_text(encoding="utf-8").splitlines()
 search = {"beam": int(beam), "min_length": FORCED, "max_length": FORCED}

@@ -92,6 +92,7 @@ class JoeyNMT:
             "training": {
                 "optimizer": "adam",
                 "learning_rate": 0.001,
+                "scheduling": "exponential",  # an epoch: the others ask for an argument that torch no longer has
                 "clip_grad_norm": 1.0,
                 "batch_size": 4096 if tied else 64,
                 "batch_type": "token" if tied else "sentence",

@@ -1,5 +1,6 @@
 """Train and decode a Marian model: marian_loop.py train|decode CORPUS MODEL NUMBER (of updates, or of beams)."""
 
+import os
 import random
 import sys
 import time
@@ -9,7 +10,7 @@ import torch
 from transformers import MarianConfig, MarianMTModel
 
 task, corpus, folder, number = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-THREADS, FORCED, BUDGET = 2, 15, 4096
+THREADS, FORCED, BUDGET = int(os.environ["OMP_NUM_THREADS"]), 15, 4096
 UNK, PAD, BOS, EOS = range(4)
 torch.set_num_threads(THREADS)
 torch.manual_seed(1)

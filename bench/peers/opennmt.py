@@ -71,7 +71,7 @@ class OpenNMT:
     shapes = ("lstm-additive", "lstm-general", "transformer")
     requirements: Sequence[str] = (
         *("configargparse", "pyyaml", "flask", "waitress", "rapidfuzz", "pyonmttok", "six", "tensorboard", "sacrebleu"),
-        *("ctranslate2", "pyahocorasick", "spacy", "pynvml"),
+        *("ctranslate2", "pyahocorasick", "fasttext-wheel", "spacy", "pynvml"),
     )
     bare: Sequence[str] = ("OpenNMT-py==3.5.1",)
 

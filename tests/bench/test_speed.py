@@ -58,10 +58,10 @@ def test_what_toolkits_write_is_read(tmp_path):
 def test_tokens_of_our_own_updates_come_from_the_log(tmp_path):
     run = tmp_path / "run" / "bench" / "2026"
     run.mkdir(parents=True)
-    events = [{"event": "train", "step": step, "tokens": 1000 * step} for step in (1, 2, 3)]
-    (run / "log.jsonl").write_text("\n".join(json.dumps(event) for event in events))
-    lines = ["training", *(f"step {step}  loss 9.1  tokens/s 900" for step in (1, 2, 3))]
-    assert peer("s2s").updates(measured(*lines), tmp_path) == [(2.0, 1000), (3.0, 1000), (4.0, 1000)]
+    events = [{"event": "train", "step": step, "seconds": step / 2, "tokens": 1000 * step} for step in (1, 2, 3)]
+    (run / "log.jsonl").write_text("\n".join(json.dumps(event) for event in [{"event": "start"}, *events]))
+    done = measured("training the tokenizer", "training, until 3 steps", "step 1/3  loss 8.9")
+    assert peer("s2s").updates(done, tmp_path) == [(2.5, 1000), (3.0, 1000), (3.5, 1000)]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
