@@ -136,7 +136,11 @@ def test_there_is_one_version():
 def test_whatever_is_imported_is_declared():
     declared = {requirement(text) for text in PROJECT["dependencies"]}
     extras = PROJECT["optional-dependencies"]
-    optional = {requirement(text) for name in ("tensorboard", "hub", "bertscore", "ctranslate2", "serve") for text in extras[name]}
+    optional = {
+        requirement(text)
+        for name in ("tensorboard", "hub", "bertscore", "ctranslate2", "serve")
+        for text in extras[name]
+    }
     found = {}
     for path in sorted((ROOT / "s2s").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -50,7 +50,8 @@ class CTranslate2Generator(Generator):
                 where="--engine ctranslate2",
                 hint="Leave it out, or take --engine torch",
             )
-        self._translator = load(trained, precision=precision, threads=torch.get_num_threads())
+        longest = max(self.limit + 1, config.limit(self.limit + 1))
+        self._translator = load(trained, precision=precision, threads=torch.get_num_threads(), longest=longest)
         self._sources, self._targets = vocabulary(trained.source), vocabulary(trained.target)
         self._ids = {piece: number for number, piece in enumerate(self._targets)}
 

@@ -26,7 +26,7 @@ from s2s.text.vocabulary import Tokenizer
 from s2s.types import SPECIALS
 
 Precision = Literal["float32", "int8"]  # of the weights; with int8 the inputs of a product are rounded too, row by row
-_POSITIONS = 1024  # fewest that a model is given
+_POSITIONS = 1024  # that a model is given, unless it needs more
 
 
 def package() -> ModuleType:
@@ -48,12 +48,13 @@ def vocabulary(side: Tokenizer) -> list[str]:
     return list(made)
 
 
-def export(trained: Trained, folder: Path, *, precision: Precision = "float32") -> None:
+def export(trained: Trained, folder: Path, *, precision: Precision = "float32", longest: int = _POSITIONS) -> None:
     """Write a model that CTranslate2 loads, and the tokenizers that its tokens come from.
 
-    Raises UsageError for a model with parts that CTranslate2 lacks.
+    longest: tokens that a source or an output may have, at least. Raises UsageError for a model with parts that
+    CTranslate2 lacks.
     """
-    spec = _specification(trained)
+    spec = _specification(trained, max(_POSITIONS, longest))
     spec.validate()
     spec.optimize(quantization=None if precision == "float32" else precision)
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,19 +63,19 @@ def export(trained: Trained, folder: Path, *, precision: Precision = "float32") 
         (folder / name).write_bytes(data)
 
 
-def load(trained: Trained, *, precision: Precision, threads: int) -> Any:
+def load(trained: Trained, *, precision: Precision, threads: int, longest: int) -> Any:
     """A `ctranslate2.Translator` of the model, where the model is. Raises what `export` raises.
 
     threads: batches that run side by side with a thread each, which is faster than several threads for one.
     """
     with tempfile.TemporaryDirectory() as folder:
-        export(trained, Path(folder), precision=precision)
+        export(trained, Path(folder), precision=precision, longest=longest)
         return package().Translator(
             folder, device=trained.device.type, compute_type=precision, inter_threads=threads, intra_threads=1
         )
 
 
-def _specification(trained: Trained) -> Any:
+def _specification(trained: Trained, longest: int) -> Any:
     specs, model = package().specs, trained.model
     encoder, decoder = model.encoder, model.decoder
     if not isinstance(encoder, TransformerEncoder) or not isinstance(decoder, TransformerDecoder):
@@ -97,8 +98,6 @@ def _specification(trained: Trained) -> Any:
         specs.TransformerEncoderSpec(len(encoder.layers), heads),
         specs.TransformerDecoderSpec(len(decoder.layers), heads, alignment_layer=shown, alignment_heads=heads),
     )
-    longest = trained.config.trainer.max_source + 1
-    longest = max(_POSITIONS, longest, trained.config.search.limit(longest))
     spec.encoder.embeddings[0].weight = _array(model.source_embedding.weight)
     spec.decoder.embeddings.weight = _array(decoder.embedding.weight)
     _stack(spec.encoder, encoder.positions, encoder.norm, longest)

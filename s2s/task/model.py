@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, get_args, overload
 
 from s2s.config import SearchConfig
 from s2s.errors import UsageError
@@ -82,6 +82,9 @@ class Model:
             raise UsageError(f"this model was trained for {own}", expected=f"a model for {task}")
         config = search_config(self.trained[0].config.search, search)
         options = Options(batch_size, overlong, alignment=alignment, title=title)
+        if precision not in get_args(Precision):
+            expected = " or ".join(get_args(Precision))
+            raise UsageError("unknown precision", where=f"--precision {precision}", expected=expected)
         if engine == "ctranslate2":
             if len(self.trained) > 1 or rerank or keyword_model:
                 raise UsageError("CTranslate2 runs one model by itself", where="--engine ctranslate2")

@@ -170,6 +170,21 @@ def test_constraints_and_company_are_refused():
         Model([trained(), trained()]).generator(engine="ctranslate2")
     with pytest.raises(UsageError, match="float32"):
         model.generator(precision="int8")
+    with pytest.raises(UsageError, match="unknown precision"):
+        model.generator(engine="ctranslate2", precision="int4")
+
+
+def test_a_text_beyond_the_usual_number_of_positions():
+    model, words = trained(), " ".join(LINES).split()
+    config = SearchConfig(beam=1, max_length=1200, min_length=1100, max_ratio=0.0, max_extra=1200)
+    options = Options(max_source=1300)
+    text = " ".join((words * 10)[:1300])
+    (ours,), (theirs,) = (
+        made([text])
+        for made in (Generator([model], config, options), CTranslate2Generator(model, config, options, "float32"))
+    )
+    assert len(theirs.tokens) >= 1100
+    assert theirs.tokens[:20] == ours.tokens[:20]
 
 
 def test_every_id_has_a_text_of_its_own():
