@@ -50,6 +50,12 @@ class Corpus:
         """All pieces."""
         return (self.folder / "vocabulary").read_text(encoding="utf-8").split("\n")[:-1]
 
+    def write_counted(self, path: Path) -> None:
+        """Write the vocabulary as OpenNMT and eole read it: with counts, which only say the order."""
+        pieces = self.vocabulary()
+        counted = (f"{piece}\t{len(pieces) - place}\n" for place, piece in enumerate(pieces))
+        path.write_text("".join(counted), encoding="utf-8")
+
 
 class Peer(Protocol):
     """A toolkit. requirements: of pip; bare: those that are installed without what they depend on."""

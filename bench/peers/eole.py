@@ -81,8 +81,7 @@ class Eole:
 
     def train(self, shape: Shape, corpus: Corpus, folder: Path, python: Path) -> list[str]:
         vocabulary = folder / "vocabulary"
-        pieces = corpus.vocabulary()
-        vocabulary.write_text("".join(f"{piece}\t{len(pieces) - n}\n" for n, piece in enumerate(pieces)), "utf-8")
+        corpus.write_counted(vocabulary)
         attention = {"additive": "mlp", "general": "general"}.get(shape.attention or "")
         recurrent = attention is not None
         config = _CONFIG.format(

@@ -77,8 +77,7 @@ class OpenNMT:
 
     def train(self, shape: Shape, corpus: Corpus, folder: Path, python: Path) -> list[str]:
         vocabulary = folder / "vocabulary"
-        pieces = corpus.vocabulary()
-        vocabulary.write_text("".join(f"{piece}\t{len(pieces) - n}\n" for n, piece in enumerate(pieces)), "utf-8")
+        corpus.write_counted(vocabulary)
         paths = {"train": corpus.folder / "train", "dev": corpus.folder / "val", "vocabulary": vocabulary}
         config = _CONFIG.format(**paths, folder=folder, updates=shape.updates)
         attention = {"additive": "mlp", "general": "general"}.get(shape.attention or "")

@@ -8,11 +8,11 @@ import json
 import sys
 from typing import get_args
 
+from s2s.command import text
 from s2s.errors import DataError, UsageError
 from s2s.score.metrics import GROUPS, NAMES, Scoring, compute, metric_names
 from s2s.score.resampling import SAMPLES, SEED, check_resampling
 from s2s.score.rouge import RougeTokenizer
-from s2s.text.lines import Errors, read_lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,10 +56,10 @@ def run(args: argparse.Namespace) -> int:
     check_resampling(args.seed, args.samples)
     if [args.hypotheses, *args.references].count("-") > 1:
         raise UsageError("standard input can be read only once", where="-", expected="at most one file named -")
-    hypotheses = _read(args.hypotheses, args.errors)
+    hypotheses = text.read_all(args.hypotheses, args.errors)
     references = []
     for path in args.references:
-        lines = _read(path, args.errors)
+        lines = text.read_all(path, args.errors)
         if len(lines) != len(hypotheses):
             raise DataError(
                 f"another number of lines than {args.hypotheses}",
@@ -88,12 +88,3 @@ def run(args: argparse.Namespace) -> int:
         for score in scores:
             print(score)
     return 0
-
-
-def _read(path: str, errors: Errors) -> list[str]:
-    """All lines of a file, blank ones too, with a note on stderr where bytes were replaced."""
-    with read_lines(path, errors=errors) as reader:
-        lines = list(reader)
-    if reader.replaced:
-        print(f"s2s score: {reader.name}: {reader.replaced} invalid UTF-8 bytes replaced", file=sys.stderr)
-    return lines
