@@ -1,33 +1,22 @@
 """bench/mechanisms.py: results are kept as runs end, and a table is made of them."""
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
 
-import pytest
 from toys import TINY
 
+from bench import mechanisms
 from s2s import paths
 
-SCRIPT = paths.conf_dir().parent / "bench" / "mechanisms.py"
 
-
-@pytest.fixture(scope="module")
-def mechanisms():
-    spec = importlib.util.spec_from_file_location("mechanisms", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_options_of_a_mechanism_become_overrides(mechanisms):
+def test_options_of_a_mechanism_become_overrides():
     assert mechanisms.overrides("dot") == ["attention=dot"]
     wanted = ["attention=local_p", "attention.score=additive", "attention.window=5"]
     assert mechanisms.overrides("local_p:score=additive,window=5") == wanted
 
 
-def test_results_are_kept_one_by_one_and_compared(mechanisms, s2s, tmp_path, monkeypatch, capsys):
+def test_results_are_kept_one_by_one_and_compared(s2s, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(paths.conf_dir().parent))
     words = ["--recipe", "teach/copy", "--results", "kept", *TINY]
