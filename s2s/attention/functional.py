@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from s2s.activations import tanh_
+
 # Elements of the (B, T, S, A) tensor of additive attention that are held at once: 64 MB in float32.
 _CHUNK = 1 << 24
 
@@ -40,11 +42,11 @@ class _AdditiveEnergies(torch.autograd.Function):
         (batch, steps, size), length = query.shape, keys.size(1)
         chunk = max(1, _CHUNK // max(1, batch * length * size))
         if chunk >= steps:
-            activation = (query.unsqueeze(2) + keys.unsqueeze(1)).tanh_()
+            activation = tanh_(query.unsqueeze(2) + keys.unsqueeze(1))
             ctx.save_for_backward(query, keys, vector, activation)
             return activation @ vector
         ctx.save_for_backward(query, keys, vector)
-        parts = [torch.tanh(part.unsqueeze(2) + keys.unsqueeze(1)) @ vector for part in torch.split(query, chunk, 1)]
+        parts = [tanh_(part.unsqueeze(2) + keys.unsqueeze(1)) @ vector for part in torch.split(query, chunk, 1)]
         return torch.cat(parts, 1)
 
     @staticmethod
@@ -56,7 +58,7 @@ class _AdditiveEnergies(torch.autograd.Function):
         for start in range(0, query.size(1), max(1, chunk)):
             part = slice(start, start + chunk)
             d_energy = gradient[:, part].contiguous()
-            activation = kept[0] if kept else (query[:, part].unsqueeze(2) + keys.unsqueeze(1)).tanh_()
+            activation = kept[0] if kept else tanh_(query[:, part].unsqueeze(2) + keys.unsqueeze(1))
             d_vector += activation.reshape(-1, size).t() @ d_energy.reshape(-1)
             slope = torch.addcmul(vector.expand_as(activation), activation * activation, vector, value=-1.0)
             inner = slope.mul_(d_energy.unsqueeze(-1))

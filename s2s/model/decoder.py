@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from s2s.activations import tanh
 from s2s.attention.base import Attention
 from s2s.attention.self_attention import SelfAttention, TapeAttention, TapeState
 from s2s.errors import ConfigError
@@ -140,13 +141,13 @@ class RecurrentDecoder(Decoder):
             return hidden, own
         past, _, own = self.self_attention(hidden, own, causal=True)
         joined = torch.cat([past.to(hidden.dtype), self.self_attention.output_part(hidden)], -1)
-        return torch.tanh(linear(joined, self.merge.weight, self.merge.bias)), own
+        return tanh(linear(joined, self.merge.weight, self.merge.bias)), own
 
     def _read(self, hidden: Tensor, context: Tensor, known: Tensor | None) -> Tensor:
         """Attentional vector tanh(W [h; c] (+ W' e)): Luong et al. eq. 5, with the embedding for deep output."""
         joined = torch.cat([self.dropout(self.attention.output_part(hidden)), context.to(hidden.dtype)], -1)
         inner = linear(joined, self.readout.weight, self.readout.bias)
-        return torch.tanh(inner if known is None else inner + known)
+        return tanh(inner if known is None else inner + known)
 
     def _at_once(self, embedded: Tensor, memory: Memory, past: _Past, need_weights: bool) -> DecoderOutput:
         states, cells = embedded, []

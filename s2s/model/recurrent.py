@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from s2s.activations import tanh_
 from s2s.errors import ConfigError
 from s2s.gather import linear
 
@@ -25,10 +26,10 @@ class _LSTMGates(torch.autograd.Function):
     def forward(ctx: Any, gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         size = cell.size(1)
         activated = torch.sigmoid(gates)
-        torch.tanh(gates[:, 2 * size : 3 * size], out=activated[:, 2 * size : 3 * size])
         i, f, g, o = activated.chunk(4, 1)
+        tanh_(g.copy_(gates[:, 2 * size : 3 * size]))
         following = torch.addcmul(f * cell, i, g)
-        squashed = torch.tanh(following)
+        squashed = tanh_(following.clone())
         ctx.save_for_backward(activated, cell, squashed)
         return o * squashed, following
 

@@ -1,0 +1,33 @@
+"""tanh, which torch takes three times as long for on a CPU as for the logistic function, by the latter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def tanh_(x: Tensor) -> Tensor:
+    """tanh in place; in float32 on a CPU as 2 sigmoid(2x) - 1, wrong by at most 1e-7."""
+    if x.device.type != "cpu" or x.dtype != torch.float32:
+        return x.tanh_()
+    return x.mul_(2.0).sigmoid_().mul_(2.0).sub_(1.0)
+
+
+class _Tanh(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = tanh_(x.clone())
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return gradient * (1 - y * y)
+
+
+def tanh(x: Tensor) -> Tensor:
+    """The same with a gradient."""
+    return _Tanh.apply(x)  # type: ignore[no-any-return, no-untyped-call]
