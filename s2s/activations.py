@@ -24,7 +24,7 @@ class _Tanh(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (y,) = ctx.saved_tensors
+        y: Tensor = ctx.saved_tensors[0]
         return gradient * (1 - y * y)
 
 

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from s2s.int8 import Int8Weight
+
 _loop: ContextVar[dict[int, _Gathered] | None] = ContextVar("gathered_loop", default=None)
 
 
@@ -78,8 +80,10 @@ def gathered() -> Iterator[None]:
         _loop.reset(token)
 
 
-def linear(x: Tensor, weight: Tensor, added: Tensor | None = None) -> Tensor:
+def linear(x: Tensor, weight: Tensor | Int8Weight, added: Tensor | None = None) -> Tensor:
     """x (..., I) times weight (O, I) transposed, plus `added` (a bias (O,), or (..., O)). Gathered in `gathered()`."""
+    if isinstance(weight, Int8Weight):
+        return weight.product(x, added)
     loop = _loop.get()
     # autocast picks dtypes inside F.linear; a gathered product is for full precision, where it pays (on a CPU)
     if loop is None or not torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):

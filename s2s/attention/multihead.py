@@ -14,6 +14,8 @@ from s2s.gather import linear
 class ProjectedQuery(Score):
     """A score behind a projection of the query, W_Q q: with kv=project, Vaswani et al.'s multi-head attention."""
 
+    step_weights = ("weight",)
+
     def __init__(self, score: Score, query_size: int) -> None:
         super().__init__()
         self.score, self.heads = score, score.heads

@@ -42,6 +42,7 @@ class Score(nn.Module):
     """Base of all scores."""
 
     heads = 1
+    step_weights: tuple[str, ...] = ()  # parameters that every step multiplies by, through `s2s.gather.linear`
 
     def keys(self, states: Tensor) -> Tensor:
         """What is kept of the source: states (B, S, D) to keys (B, H, S, K)."""
@@ -63,6 +64,8 @@ class AdditiveScore(Score):
     normed: e = g v . tanh(...) / |v| with g starting at 1/sqrt(A), Raffel et al. 2017, arXiv 1704.00784, eq. 16. Its
     scalar offset r belongs to who needs it: a softmax doesn't see it.
     """
+
+    step_weights = ("query_weight",)
 
     def __init__(
         self,
@@ -137,6 +140,8 @@ class LocationScore(Score):
 
     max_source: rows of W. Positions beyond it can get no mass (section 3.1 there: "ignore words near the end").
     """
+
+    step_weights = ("weight",)
 
     def __init__(self, query_size: int, max_source: int) -> None:
         super().__init__()

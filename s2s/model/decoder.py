@@ -27,7 +27,7 @@ from s2s.errors import ConfigError
 from s2s.gather import gathered, linear
 from s2s.model.base import Attended, AttentionBuilder, Decoder, SelfAttentionBuilder, check_sizes
 from s2s.model.embedding import Embedding
-from s2s.model.recurrent import Cell, CellState, RecurrentLayer
+from s2s.model.recurrent import Cell, CellState, RecurrentLayer, StepWeights
 from s2s.types import AttentionOutput, DecoderOutput, Encoded, Memory, State
 
 Style = Literal["luong", "bahdanau"]
@@ -200,7 +200,7 @@ class RecurrentDecoder(Decoder):
         late: Tensor,
         cells: list[CellState],
         tapes: list[TapeState],
-        weights: list[tuple[Tensor, Tensor | None]],
+        weights: list[StepWeights],
     ) -> Tensor:
         """One step of every layer; `cells` and `tapes` are updated. Returns the top layer's output (B, H).
 

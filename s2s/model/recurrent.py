@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from typing import Any, Literal, cast
 
@@ -11,9 +12,11 @@ from torch import Tensor, nn
 from s2s.activations import tanh_
 from s2s.errors import ConfigError
 from s2s.gather import linear
+from s2s.int8 import Int8Weight
 
 Cell = Literal["lstm", "gru"]
 CellState = tuple[Tensor, ...]  # LSTM: (h, c), GRU: (h,); each (B, H)
+StepWeights = tuple[Tensor | Int8Weight, Tensor | Int8Weight | None]  # of the gates; of a GRU's own state
 
 
 class _LSTMGates(torch.autograd.Function):
@@ -72,6 +75,8 @@ class RecurrentLayer(nn.Module):
         if cell not in kinds:
             raise ConfigError("unknown cell", where="cell", expected="lstm or gru", found=repr(cell))
         self.cell, self.input_size, self.size = cell, input_size, size
+        self.int8 = False
+        self._parts: dict[str, tuple[object, Tensor | Int8Weight]] = {}
         self.rnn = kinds[cell](input_size, size, batch_first=True)
         if cell == "lstm":  # forget gates start open (Jozefowicz et al. 2015)
             with torch.no_grad():
@@ -105,23 +110,49 @@ class RecurrentLayer(nn.Module):
 
         The rest of the input, if any, is given to `step` as `late`. The bias is in here.
         """
-        weight = self._weight("weight_ih")[:, : inputs.size(-1)]
+        weight = self._kept("known", inputs.size(-1))
+        if isinstance(weight, Int8Weight):
+            return weight.product(inputs, self.bias())
         return nn.functional.linear(inputs, weight, self.bias())
+
+    def in_int8(self) -> RecurrentLayer:
+        """The same layer, with steps that multiply in int8 (see `s2s.int8`); the weights are shared."""
+        made = copy.copy(self)
+        made.int8, made._parts = True, {}
+        return made
 
     def bias(self) -> Tensor:
         """What is added to the input's share of the gates, (G H,); a GRU's hidden bias stands inside its reset gate."""
         return self._weight("bias_ih") + self._weight("bias_hh") if self.cell == "lstm" else self._weight("bias_ih")
 
-    def recurrence(self, late_size: int) -> tuple[Tensor, Tensor | None]:
+    def recurrence(self, late_size: int) -> StepWeights:
         """The weights that `step` needs, joined once a sequence: (G H, late + H), and for a GRU its own hidden part."""
-        late = self._weight("weight_ih")[:, self.input_size - late_size :]
-        if self.cell == "lstm":
-            return torch.cat([late, self._weight("weight_hh")], 1), None
-        return late, self._weight("weight_hh")
+        own = None if self.cell == "lstm" else self._kept("hidden", self.size)
+        return self._kept("late", late_size), own
 
-    def step(
-        self, known: Tensor, late: Tensor | None, state: CellState, weights: tuple[Tensor, Tensor | None]
-    ) -> CellState:
+    def _kept(self, part: Literal["known", "late", "hidden"], size: int) -> Tensor | Int8Weight:
+        """A part of the weights as steps multiply by it: of `size` known or late input features, or of a GRU's state.
+
+        A search makes one step at a time: it is kept for as long as the weights stay what they are.
+        """
+        outer, own = self._weight("weight_ih"), self._weight("weight_hh")
+        if torch.is_grad_enabled():
+            return self._part(part, size)
+        key = (part, size, outer.data_ptr(), outer._version, own.data_ptr(), own._version, self.int8)
+        if self._parts.get(part, (None,))[0] != key:
+            made = self._part(part, size).contiguous()
+            self._parts[part] = (key, Int8Weight(made) if self.int8 else made)
+        return self._parts[part][1]
+
+    def _part(self, part: str, size: int) -> Tensor:
+        if part == "known":
+            return self._weight("weight_ih")[:, :size]
+        if part == "hidden":
+            return self._weight("weight_hh")
+        late = self._weight("weight_ih")[:, self.input_size - size :]
+        return torch.cat([late, self._weight("weight_hh")], 1) if self.cell == "lstm" else late
+
+    def step(self, known: Tensor, late: Tensor | None, state: CellState, weights: StepWeights) -> CellState:
         """The state after one step. known: (B, G H) from `inputs`. late: (B, L), input features known only now."""
         hidden = state[0]
         joined, hidden_weight = weights

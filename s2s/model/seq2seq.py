@@ -78,7 +78,10 @@ class Seq2Seq(nn.Module):
 
     def log_probs(self, features: Tensor) -> Tensor:
         """Features (..., O) to log-probabilities (..., V) of generating, in float32."""
-        return F.log_softmax(self.output(features).float(), -1)
+        logits = self.output(features).float()
+        if torch.is_grad_enabled():
+            return F.log_softmax(logits, -1)
+        return torch.log_softmax(logits, -1, out=logits)
 
     def step_log_probs(self, output: DecoderOutput, copies: Copies | None) -> Tensor:
         """Log-probabilities (N, V + extra) of the next token, from the output of one step (N, 1, ...)."""

@@ -174,18 +174,17 @@ class Blocks:
         A group whose rows have no candidate left goes on without blocks from here to its end (`lifted`), unless it has
         `started` (G,) to finish hypotheses: then its output is complete without these rows.
         """
-        plain = log_probs.index_fill(1, self._never, -torch.inf)
-        allowed = plain.clone()
+        allowed = log_probs.index_fill(1, self._never, -torch.inf)
         for block in self._blocks:
             block(allowed, log_probs, history, groups)
         # The best over a group's rows: the group is stuck if even its best candidate is ruled out.
-        best = allowed.amax(1)
-        best = torch.where(self.lifted[groups], plain.amax(1), best)
-        of_group = torch.full(self.lifted.shape, -torch.inf, device=best.device)
-        of_group.scatter_reduce_(0, groups, best, "amax")
-        stuck = (of_group == -torch.inf) & ~started
-        self.lifted[groups] |= stuck[groups]
-        return torch.where(self.lifted[groups][:, None], plain, allowed)
+        of_group = torch.full(self.lifted.shape, -torch.inf, device=log_probs.device)
+        of_group.scatter_reduce_(0, groups, allowed.amax(1), "amax")
+        self.lifted[groups] |= ((of_group == -torch.inf) & ~started)[groups]
+        if bool(self.lifted.any()):
+            free = self.lifted[groups]
+            allowed[free] = log_probs[free].index_fill(1, self._never, -torch.inf)
+        return allowed
 
 
 def blocks_for(

@@ -10,10 +10,11 @@ import torch
 
 from s2s.config import SearchConfig
 from s2s.errors import UsageError
+from s2s.int8 import Precision
 from s2s.model.seq2seq import start_search
 from s2s.search import force
 from s2s.search.penalty import length_penalty
-from s2s.task.ctranslate2_model import Precision, load, vocabulary
+from s2s.task.ctranslate2_model import load, vocabulary
 from s2s.task.generate import Generator, Options, Part
 from s2s.task.trained import Trained
 from s2s.text.batching import pad

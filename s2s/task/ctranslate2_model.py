@@ -7,7 +7,7 @@ import math
 import tempfile
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from s2s.attention.multihead import ProjectedQuery
 from s2s.attention.score import DotScore
 from s2s.attention.self_attention import MultiHead, SelfAttention
 from s2s.errors import UsageError
+from s2s.int8 import Precision
 from s2s.model.transformer import FeedForward, Positions, TransformerEncoder
 from s2s.model.transformer_decoder import DecoderLayer, TransformerDecoder
 from s2s.task.trained import Trained
@@ -25,7 +26,6 @@ from s2s.text import tokenizer
 from s2s.text.vocabulary import Tokenizer
 from s2s.types import SPECIALS
 
-Precision = Literal["float32", "int8"]  # of the weights; with int8 the inputs of a product are rounded too, row by row
 _POSITIONS = 1024  # that a model is given, unless it needs more
 
 

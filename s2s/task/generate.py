@@ -16,6 +16,8 @@ from torch import Tensor
 from s2s.attention.constraint import constrain
 from s2s.attention.monotonic import hasten
 from s2s.errors import UsageError
+from s2s.int8 import Precision
+from s2s.model.rounding import in_int8
 from s2s.model.seq2seq import Copies, Seq2Seq, start_search
 from s2s.score.flags import line_flags
 from s2s.search import Constraints, SearchConfig, ensemble, search
@@ -51,7 +53,7 @@ class Options:
 
     max_source: source tokens that the model takes at once; None: what it was trained with. title: outputs get the style
     of a title, see `s2s.text.lines.as_title`. window: records that are read before the first is written (they are
-    sorted by length among themselves).
+    sorted by length among themselves). precision: of the products on a CPU, see `s2s.int8`.
     """
 
     batch_size: int = 64
@@ -60,6 +62,7 @@ class Options:
     alignment: bool = False
     title: bool = False
     window: int = 4096
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -151,7 +154,9 @@ class Generator:
         self._rerank, self._shown = rerank, config.nbest
         if rerank is not None:  # among all that the search has found
             self.config = replace(config, nbest=max(config.nbest, draws) if config.sample else config.beam)
-        self._searched = [_constrained(trained.model, config) for trained in self.models]
+        whole = self.options.precision == "float32"
+        searched = [trained.model if whole else in_int8(trained.model) for trained in self.models]
+        self._searched = [_constrained(model, config) for model in searched]
         self.overlong = self.options.overlong or first.config.task.overlong
         trained_with = first.config.trainer.max_source
         self.limit = self.options.max_source or trained_with  # tokens, EOS not counted

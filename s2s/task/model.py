@@ -9,9 +9,9 @@ from typing import Any, Literal, get_args, overload
 
 from s2s.config import SearchConfig
 from s2s.errors import UsageError
+from s2s.int8 import Precision
 from s2s.task.chat import context, stream_reply
 from s2s.task.ctranslate2_engine import CTranslate2Generator
-from s2s.task.ctranslate2_model import Precision
 from s2s.task.generate import Generator, Options, Request
 from s2s.task.keyword_first import KeywordFirst
 from s2s.task.rerank import Rerank, Reranker
@@ -75,7 +75,8 @@ class Model:
         """What turns requests into results; `search` are the fields of `SearchConfig` that differ from the model's.
 
         keyword_model: folder of a model that begins replies, see `s2s.task.keyword_first`. task: raises UsageError if
-        the model was trained for another one. engine, precision: see `s2s.task.ctranslate2_engine`.
+        the model was trained for another one. engine: see `s2s.task.ctranslate2_engine`. precision: see
+        `s2s.int8`, and CTranslate2's own.
         """
         own = self.trained[0].config.task.name
         if task not in (None, own):
@@ -89,12 +90,9 @@ class Model:
             if len(self.trained) > 1 or rerank or keyword_model:
                 raise UsageError("CTranslate2 runs one model by itself", where="--engine ctranslate2")
             return CTranslate2Generator(self.trained[0], config, options, precision)
-        if engine != "torch" or precision != "float32":
-            raise UsageError(
-                "torch runs models in float32",
-                where=f"--engine {engine} --precision {precision}",
-                expected="--engine ctranslate2 for another precision, or torch",
-            )
+        if engine != "torch":
+            raise UsageError("unknown engine", where=f"--engine {engine}", expected=" or ".join(get_args(Engine)))
+        options = dataclasses.replace(options, precision=precision)
         order = (
             None if not rerank else Reranker(rerank, self._other(rerank.language_model), self._other(rerank.reverse))
         )

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Elements (rows x vocabulary) of logits held at once: 16 MB in float32 on a CPU, few enough for its cache and enough for
-# its matrix products; 128 MB on a GPU.
+# Elements (rows x vocabulary) of logits held at once: 16 MB in float32 on a CPU, few enough for its cache and enough
+# for its matrix products; 128 MB on a GPU.
 _CHUNK = 1 << 22
 _CHUNK_GPU = 1 << 25
 

@@ -168,8 +168,8 @@ def test_constraints_and_company_are_refused():
             model.generator(engine="ctranslate2")([request])
     with pytest.raises(UsageError, match="one model"):
         Model([trained(), trained()]).generator(engine="ctranslate2")
-    with pytest.raises(UsageError, match="float32"):
-        model.generator(precision="int8")
+    with pytest.raises(UsageError, match="unknown engine"):
+        model.generator(engine="onnx")
     with pytest.raises(UsageError, match="unknown precision"):
         model.generator(engine="ctranslate2", precision="int4")
 
