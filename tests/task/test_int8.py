@@ -31,7 +31,8 @@ def test_a_product_is_that_of_rounded_numbers_and_near_the_exact_one():
     torch.testing.assert_close(packed.product(x, bias), by_hand(x, weight) + bias)
     exact = x @ weight.t()
     assert (packed.product(x) - exact).norm() < 0.03 * exact.norm()
-    assert linear(x, packed, bias).shape == (3, 4, 90) and packed.size(0) == 90
+    assert linear(x, packed, bias).shape == (3, 4, 90)
+    assert packed.size(0) == 90
 
 
 def test_the_largest_numbers_do_not_saturate():
@@ -49,7 +50,9 @@ def test_a_row_depends_on_no_other():
 def test_rows_of_zeros_and_rows_that_are_not_finite():
     packed = Int8Weight(torch.cat([torch.zeros(1, 8), torch.ones(3, 8)]))
     made = packed.product(torch.stack([torch.zeros(8), torch.ones(8), torch.full((8,), torch.nan)]))
-    assert not made[0].any() and made[1].isfinite().all() and not made[2].isfinite().any()
+    assert not made[0].any()
+    assert made[1].isfinite().all()
+    assert not made[2].isfinite().any()
 
 
 @pytest.mark.parametrize(("attention", "decoder"), CASES)
@@ -74,7 +77,8 @@ def test_what_steps_multiply_by_is_rounded():
         made = in_int8(trained(attention, decoder).model)
         rounded = [value for part in made.modules() for value in vars(part).values() if isinstance(value, Int8Weight)]
         steps = [part for part in made.modules() if isinstance(part, RecurrentLayer)]
-        assert len(rounded) + len(steps) >= fewest and all(layer.int8 for layer in steps)
+        assert len(rounded) + len(steps) >= fewest
+        assert all(layer.int8 for layer in steps)
 
 
 def test_kept_parts_of_weights_follow_the_weights():
