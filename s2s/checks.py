@@ -62,6 +62,7 @@ _RANGES: tuple[tuple[str, float, str, float], ...] = (
     ("trainer.max_bad_steps", 1, "<=", 1e6),
     ("trainer.subword_sample", 0, "<=", 1),
     ("trainer.samples", 0, "<=", 1000),
+    ("trainer.lexicon", 0, "<=", 1e6),
 )
 _POSITIVE = ("trainer.epochs", "trainer.minutes", "trainer.validate_minutes", "optim.clip")
 

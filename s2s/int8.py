@@ -8,6 +8,7 @@ and every processor gives the same numbers.
 
 from __future__ import annotations
 
+import copy
 from typing import Literal
 
 import torch
@@ -23,7 +24,8 @@ _ZERO = 128  # what stands for 0 in a row of the input: torch's CPU kernel takes
 
 def available() -> bool:
     """Whether torch has such products here."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qlinear_prepack")
+    mkldnn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return mkldnn and hasattr(torch.ops.onednn, "qlinear_prepack")
 
 
 class Int8Weight:
@@ -38,11 +40,20 @@ class Int8Weight:
                 hint="--precision float32",
             )
         exact = weight.detach().float()
-        self.shape = exact.shape
-        self._scales = exact.abs().amax(1).clamp_min(1e-12) / _LARGEST
-        rounded = (exact / self._scales.unsqueeze(1)).round_().to(torch.int8)
+        scales = exact.abs().amax(1).clamp_min(1e-12) / _LARGEST
+        self._take((exact / scales.unsqueeze(1)).round_().to(torch.int8), scales)
+
+    def _take(self, rounded: Tensor, scales: Tensor) -> None:
+        self.shape, self._rounded, self._scales = rounded.shape, rounded, scales
+        self._half = torch.tensor(_ZERO + 0.5)
         self._zeros = torch.zeros(len(rounded), dtype=torch.int64)
         self._packed = torch.ops.onednn.qlinear_prepack(rounded, None)
+
+    def rows(self, ids: Tensor) -> Int8Weight:
+        """The weight of some rows alone, (N, I)."""
+        made = copy.copy(self)
+        made._take(self._rounded[ids], self._scales[ids])
+        return made
 
     def size(self, axis: int) -> int:
         """As of the tensor that it stands for."""
@@ -54,10 +65,13 @@ class Int8Weight:
         A row that isn't finite gives none that is.
         """
         rows = x.reshape(-1, x.size(-1)).float()
-        scales = rows.abs().amax(1, keepdim=True).clamp_min(1e-12) / (_ZERO - 1)
-        rounded = (rows / scales).round_().add_(_ZERO).to(torch.uint8)
+        scales = rows.abs().amax(1, keepdim=True).clamp_min_(1e-12).div_(_ZERO - 1)
+        rounded = torch.addcmul(self._half, rows, scales.reciprocal()).to(torch.uint8)  # cut off, so half up
         product: Tensor = torch.ops.onednn.qlinear_pointwise(
             rounded, 1.0, _ZERO, self._packed, self._scales, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
         )
-        product = product.mul_(scales).view(*x.shape[:-1], self.shape[0])
-        return product if added is None else product.add_(added)
+        if added is None:
+            product.mul_(scales)
+        else:
+            torch.addcmul(added if added.dim() == 1 else added.reshape(product.shape), product, scales, out=product)
+        return product.view(*x.shape[:-1], self.shape[0])

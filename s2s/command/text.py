@@ -89,6 +89,7 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
         ("min-length", int, "fewest tokens"),
         ("words", int, "words an output shall have, of a model with model.features=[length]"),
         ("no-repeat-ngram", int, "no n-gram of this order twice"),
+        ("shortlist", int, "candidates of each source token alone, of a model with trainer.lexicon; 0: all tokens"),
         ("top-k", int, "sample among the likeliest k"),
         ("top-p", float, "sample among the likeliest with this probability together"),
         ("temperature", float, "of sampling"),
@@ -193,7 +194,7 @@ def search_changes(args: argparse.Namespace) -> dict[str, Any]:
     """The fields of SearchConfig that the command line gives; one output a record unless it asks for more."""
     names = (
         *("beam", "beam_groups", "diversity", "length_penalty", "coverage_penalty"),
-        *("max_length", "min_length", "words", "no_repeat_ngram"),
+        *("max_length", "min_length", "words", "no_repeat_ngram", "shortlist"),
         *("top_k", "top_p", "temperature", "seed"),
         *("forward", "forward_threshold", "forward_back", "forward_ahead", "forward_exhausted", "eager"),
     )

@@ -16,10 +16,13 @@ from s2s.model.seq2seq import Seq2Seq
 class Int8Linear(nn.Module):
     """Stands where a torch.nn.Linear stood."""
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, weight: Int8Weight, bias: Tensor | None) -> None:
         super().__init__()
-        self.weight, self.bias = Int8Weight(linear.weight), linear.bias
-        self.out_features = linear.out_features
+        self.weight, self.bias, self.out_features = weight, bias, weight.size(0)
+
+    def rows(self, ids: Tensor) -> Int8Linear:
+        """The map to some of the outputs, (N,) int64."""
+        return Int8Linear(self.weight.rows(ids), None if self.bias is None else self.bias[ids])
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., I) to (..., O)."""
@@ -38,7 +41,7 @@ def in_int8(model: Seq2Seq) -> Seq2Seq:
 
 def _rounded(module: nn.Module) -> nn.Module | None:
     if type(module) is nn.Linear:
-        return Int8Linear(module)
+        return Int8Linear(Int8Weight(module.weight), module.bias)
     if isinstance(module, RecurrentLayer):
         return module.in_int8()
     names: tuple[str, ...] = getattr(module, "step_weights", ())

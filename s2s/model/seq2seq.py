@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,14 @@ class Copies(NamedTuple):
 
     ids: Tensor  # (B, S) int64, see `s2s.types.Batch.copies`
     extra: int  # how many ids from V on there are
+
+
+class Among(NamedTuple):
+    """The U tokens that a batch is searched among."""
+
+    ids: Tensor  # (U,) int64
+    output: Callable[[Tensor], Tensor]  # features to their logits
+    allowed: Tensor  # (B, U) bool
 
 
 class Seq2Seq(nn.Module):
@@ -76,17 +84,20 @@ class Seq2Seq(nn.Module):
         output: DecoderOutput = self.decoder(batch.target_in, memory, state, need_weights=needed)
         return output._replace(features=self.dropout(output.features))
 
-    def log_probs(self, features: Tensor) -> Tensor:
-        """Features (..., O) to log-probabilities (..., V) of generating, in float32."""
-        logits = self.output(features).float()
+    def log_probs(self, features: Tensor, among: Among | None = None) -> Tensor:
+        """Features (..., O) to log-probabilities (..., V) of generating, in float32; (N, U) among some tokens alone."""
+        if among is None:
+            logits = self.output(features).float()
+        else:
+            logits = among.output(features).float().masked_fill_(~among.allowed, -torch.inf)
         if torch.is_grad_enabled():
             return F.log_softmax(logits, -1)
         return torch.log_softmax(logits, -1, out=logits)
 
-    def step_log_probs(self, output: DecoderOutput, copies: Copies | None) -> Tensor:
+    def step_log_probs(self, output: DecoderOutput, copies: Copies | None, among: Among | None = None) -> Tensor:
         """Log-probabilities (N, V + extra) of the next token, from the output of one step (N, 1, ...)."""
         output = at_positions(output, lambda value: value.squeeze(1))
-        generated = self.log_probs(output.features)
+        generated = self.log_probs(output.features, among)
         if self.copy is None:
             return generated
         if copies is None:
@@ -107,27 +118,30 @@ def real_positions(values: Tensor, lengths: Tensor) -> Tensor:
 
 
 def step_function(
-    model: Seq2Seq, memory: Any, *, need_weights: bool = True, copies: Copies | None = None
+    model: Seq2Seq, memory: Any, *, need_weights: bool = True, copies: Copies | None = None, among: Among | None = None
 ) -> StepFunction:
     """What a search sees of a model: one token a row in, log-probabilities out.
 
     Rows of one source share its memory: it is indexed by row (and again only when the rows change), never projected
-    again. copies: of a model that copies; ids that can only be copied are read as UNK.
+    again. copies: of a model that copies; ids that can only be copied are read as UNK. among: then tokens are places in
+    its ids, both those that are read and those that get log-probabilities.
     """
     known: dict[str, Tensor] = {}
-    expanded, copied = memory, copies
+    expanded, copied, own = memory, copies, among
     needed = need_weights or model.copy is not None
 
     def step(tokens: Tensor, state: State, rows: Tensor) -> StepOutput:
-        nonlocal expanded, copied
+        nonlocal expanded, copied, own
         if "rows" not in known or not torch.equal(known["rows"], rows):
             known["rows"] = rows.clone()  # a search may change its own in place
             expanded = select(memory, rows)
             copied = None if copies is None else copies._replace(ids=copies.ids[rows])
+            own = None if among is None else among._replace(allowed=among.allowed[rows])
+        tokens = tokens if among is None else among.ids[tokens]
         read = tokens if copies is None else tokens.masked_fill(tokens >= model.output.out_features, UNK)
         output = model.decoder(read.unsqueeze(1), expanded, state, need_weights=needed)
         weights = None if output.weights is None or not need_weights else output.weights.squeeze(1)
-        return StepOutput(model.step_log_probs(output, copied), output.state, weights)
+        return StepOutput(model.step_log_probs(output, copied, own), output.state, weights)
 
     return step
 
@@ -140,10 +154,12 @@ def start_search(
     need_weights: bool = True,
     copies: Copies | None = None,
     words: int = 0,
+    shortlist: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[StepFunction, State]:
     """A step function and its first state (one row a source) for source ids (B, S). Call under `torch.no_grad`.
 
-    words: that outputs shall have; 0: any. Raises UsageError where the model can't be asked for a number.
+    words: that outputs shall have; 0: any. shortlist: ids (U,) of the tokens that are searched among, and whose they
+    are, (B, U) bool. Raises UsageError where the model can't be asked for a number.
     """
     if words and (model.features is None or model.features.length is None):
         raise UsageError(
@@ -154,9 +170,21 @@ def start_search(
             hint="--min-length and --max-length work with every model",
         )
     memory, state = model.start(source, lengths, torch.full_like(lengths, words))
-    return step_function(model, memory, need_weights=need_weights, copies=copies), select(
-        state, torch.arange(source.size(0), device=source.device)
-    )
+    among = None
+    if shortlist is not None:
+        ids, allowed = (one.to(source.device) for one in shortlist)
+        among = Among(ids, _rows_of(model.output, ids), allowed)
+    step = step_function(model, memory, need_weights=need_weights, copies=copies, among=among)
+    return step, select(state, torch.arange(source.size(0), device=source.device))
+
+
+def _rows_of(output: nn.Module, ids: Tensor) -> Callable[[Tensor], Tensor]:
+    """An output layer to some of its outputs alone."""
+    if isinstance(output, nn.Linear):
+        weight, bias = output.weight[ids], output.bias[ids]
+        return lambda features: F.linear(features, weight, bias)
+    narrow: Any = output  # a `s2s.model.rounding.Int8Linear`
+    return cast(Callable[[Tensor], Tensor], narrow.rows(ids))
 
 
 def seq2seq(

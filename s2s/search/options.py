@@ -18,6 +18,7 @@ _INTEGERS = {  # key: (lowest, highest) allowed value
     "no_repeat_ngram": (0, 1_000),
     "top_k": (0, 10_000_000),
     "words": (0, 1_000_000),
+    "shortlist": (0, 1_000_000),
     "seed": (0, 2**63 - 1),
     "forward_back": (0, 1_000_000),
     "forward_ahead": (1, 1_000_000),
@@ -74,6 +75,8 @@ class SearchConfig:
     `forward_ahead` after it. forward_exhausted: a step to which no token is left takes the last one again (last), or a
     zero context (zero).
     words: that an output shall have, of a model that was trained with `model.features=[length]`; 0: any number.
+    shortlist: candidates of each source token that outputs are made of, with what is frequent, of a model that was
+    trained with `trainer.lexicon`; 0: the whole vocabulary.
     eager: added to what decides where a monotonic attention stops; above 0 it stops earlier, so that an online model
     writes earlier (and worse), below 0 later.
     """
@@ -102,6 +105,7 @@ class SearchConfig:
     forward_ahead: int = 3
     forward_exhausted: Exhausted = "last"
     words: int = 0
+    shortlist: int = 0
     eager: float = 0.0
 
     def problems(self) -> list[str]:

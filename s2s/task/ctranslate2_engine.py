@@ -28,6 +28,7 @@ _LACKS = {
     "forward": "off",
     "eager": 0.0,
     "words": 0,
+    "shortlist": 0,
 }
 
 

@@ -21,6 +21,7 @@ from s2s.model.rounding import in_int8
 from s2s.model.seq2seq import Copies, Seq2Seq, start_search
 from s2s.score.flags import line_flags
 from s2s.search import Constraints, SearchConfig, ensemble, search
+from s2s.search.shortlist import Shortlist, make_shortlist
 from s2s.task.trained import Trained
 from s2s.text.batching import pad
 from s2s.text.copying import CopyIds
@@ -150,6 +151,13 @@ class Generator:
                     "the models of an ensemble must share their tokenizers",
                     hint="Train them on the same corpus with the same text options and different seeds",
                 )
+        if config.shortlist and (first.lexicon is None or first.copier is not None):
+            raise UsageError(
+                "a model that copies has no shortlist" if first.copier else "this model has no lexicon",
+                where=f"search.shortlist={config.shortlist}",
+                expected="0, or a model that was trained with trainer.lexicon and copy=none",
+                hint="s2s train RECIPE trainer.lexicon=50",
+            )
         self._hear: Callable[[str], None] | None = None
         self._rerank, self._shown = rerank, config.nbest
         if rerank is not None:  # among all that the search has found
@@ -288,6 +296,14 @@ class Generator:
         needed = self.options.alignment or self.config.coverage_penalty > 0
         ids, lengths = pad([[*part.ids, EOS] for part in parts])
         copies = self._copies(parts)
+        constraints = [self._constraints(part.request) for part in parts]
+        for part, wanted, length in zip(parts, constraints, lengths.tolist(), strict=True):
+            if wanted is not None:
+                impossible = wanted.problems(self.config.limit(length), self.models[0].target.size)
+                part.error = "; ".join(impossible) or None
+        shortlist = self._shortlist(parts, constraints)
+        if shortlist is not None:
+            constraints = [shortlist.constraints(wanted) for wanted in constraints]
         for trained, model in zip(self.models, self._searched, strict=True):
             step, state = start_search(
                 model,
@@ -296,17 +312,13 @@ class Generator:
                 need_weights=needed,
                 copies=copies,
                 words=self.config.words,
+                shortlist=shortlist,
             )
             steps.append(step)
             states.append(state)
         together = steps[0] if len(steps) == 1 else ensemble(steps)
         if self._hear is not None and len(parts) == self.config.beam == self.config.nbest == 1:
-            together = _overheard(together, self._written(parts[0], self._hear))
-        constraints = [self._constraints(part.request) for part in parts]
-        for part, wanted, length in zip(parts, constraints, lengths.tolist(), strict=True):
-            if wanted is not None:
-                impossible = wanted.problems(self.config.limit(length), self.models[0].target.size)
-                part.error = "; ".join(impossible) or None
+            together = _overheard(together, self._written(parts[0], self._hear, shortlist))
         found = search(
             together,
             states[0] if len(steps) == 1 else tuple(states),
@@ -316,14 +328,23 @@ class Generator:
             indices=[part.number for part in parts],
         )
         for part, outputs in zip(parts, found, strict=True):
+            if shortlist is not None:
+                outputs = [shortlist.hypothesis(output) for output in outputs]
             part.outputs = self._allowed(part, outputs)[: self.config.nbest]
 
-    def _written(self, part: Part, hear: Callable[[str], None]) -> Callable[[int], None]:
+    def _shortlist(self, parts: Sequence[Part], constraints: Sequence[Constraints | None]) -> Shortlist | None:
+        """The tokens that the outputs are searched among; None for the whole vocabulary."""
+        most, lexicon = self.config.shortlist, self.models[0].lexicon
+        if not most or lexicon is None:
+            return None
+        return make_shortlist([lexicon.of(part.ids, most) for part in parts], constraints)
+
+    def _written(self, part: Part, hear: Callable[[str], None], shortlist: Shortlist | None) -> Callable[[int], None]:
         """What takes the tokens of a part's output as they come, and tells the text."""
         tokens: list[int] = []
 
         def add(token: int) -> None:
-            tokens.append(token)
+            tokens.append(token if shortlist is None else shortlist.tokens([token])[0])
             hear(self.models[0].target.decode(tokens, part.extra))
 
         return add

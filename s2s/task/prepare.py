@@ -17,10 +17,11 @@ from s2s.text.batching import BatchPlan, Example, example_lengths, make_example
 from s2s.text.copying import Copier
 from s2s.text.corpus import Corpus, Pair
 from s2s.text.keywords import Keywords, fit_keywords, to_keyword
+from s2s.text.lexicon import Lexicon, frequent_tokens
 from s2s.text.lines import read_lines
 from s2s.text.turns import shorten
 from s2s.text.vocabulary import Recipe, Tokenizer
-from s2s.train.links import align_corpus
+from s2s.train.links import align_corpus, translations
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Prepared:
     too_long: dict[str, int] = field(default_factory=dict)
     cut: dict[str, int] = field(default_factory=dict)
     keywords: Keywords | None = None
+    lexicon: Lexicon | None = None
 
     def plan(self, config: Config) -> BatchPlan:
         """The batches of training."""
@@ -157,8 +159,26 @@ def prepare(config: Config, corpus: Corpus, tokenizers: tuple[Tokenizer, Tokeniz
         kept["train"][0][:] = [replace(e, links=some) for e, some in zip(kept["train"][0], links, strict=True)]
     (train_examples, train_pairs), (dev_examples, dev_pairs) = kept["train"], kept["dev"]
     return Prepared(
-        corpus, source, target, train_examples, dev_examples, dev_pairs, train_pairs, too_long, cut, keywords
+        corpus,
+        source,
+        target,
+        train_examples,
+        dev_examples,
+        dev_pairs,
+        train_pairs,
+        too_long,
+        cut,
+        keywords,
+        make_lexicon(train_examples, limit.lexicon),
     )
+
+
+def make_lexicon(examples: Sequence[Example], most: int) -> Lexicon | None:
+    """Of the training pairs, with `most` candidates of each source token; None for 0."""
+    if not most:
+        return None
+    pairs = [(example.source, example.target) for example in examples]
+    return Lexicon(translations(pairs, most), frequent_tokens(example.target for example in examples))
 
 
 def _keywords(config: Config, corpus: Corpus) -> Keywords | None:

@@ -271,6 +271,8 @@ def check(trained: Trained, wait_k: float | None, search: SearchConfig | None = 
             expected="model.selective=false",
             hint=hint,
         )
+    if (search or trained.config.search).shortlist:
+        raise UsageError("a stream has no shortlist", where="search.shortlist", expected="0")
     if (search or trained.config.search).words:
         raise UsageError("a stream can't be asked for a length", where="search.words", expected="0")
     if wait_k == math.inf:

@@ -22,6 +22,8 @@ from s2s.text.batching import Example, make_example
 from s2s.text.copying import Copier
 from s2s.text.keywords import FILE as KEYWORDS
 from s2s.text.keywords import Keywords, parse_keywords
+from s2s.text.lexicon import FILE as LEXICON
+from s2s.text.lexicon import Lexicon, parse_lexicon
 from s2s.text.lines import clean
 from s2s.text.turns import ABOUT, Turns, clean_turns, shorten
 from s2s.text.vocabulary import Tokenizer
@@ -38,6 +40,7 @@ class Trained:
     config: Config
     languages: tuple[str, str]
     keywords: Keywords | None = None  # of a dialogue model that was trained with some
+    lexicon: Lexicon | None = None  # of a model that was trained with `trainer.lexicon`
 
     @property
     def device(self) -> torch.device:
@@ -138,6 +141,8 @@ def save_trained(folder: Path, trained: Trained, *, training: Mapping[str, Any],
     files = tokenizer.dump(trained.source, trained.target)
     if trained.keywords is not None:
         files[KEYWORDS] = trained.keywords.to_bytes()
+    if trained.lexicon is not None:
+        files[LEXICON] = trained.lexicon.to_bytes()
     bundle.save(folder, config=config, tensors=tensors, files=files, card=card)
 
 
@@ -177,4 +182,5 @@ def load_trained(path: str | Path, *, device: str = "auto", plugins: Sequence[st
     keywords = parse_keywords(read.files[KEYWORDS], KEYWORDS) if KEYWORDS in read.files else None
     if keywords is None and (config.task.topics or config.task.reply != "whole"):
         raise BundleError("the model has no keywords", where=str(folder), expected=KEYWORDS)
-    return Trained(model, source, target, config, (languages[0], languages[1]), keywords)
+    lexicon = parse_lexicon(read.files[LEXICON], LEXICON, target.size) if LEXICON in read.files else None
+    return Trained(model, source, target, config, (languages[0], languages[1]), keywords, lexicon)

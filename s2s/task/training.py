@@ -82,7 +82,8 @@ def train(config: Config, folder: Path, config_text: str, display: Progress, *, 
                 return folder
             log.rewind(run.position.step)
             write_atomic(folder / "config.yaml", config_text.encode())
-        trained = Trained(run.model, prepared.source, prepared.target, config, _languages(corpus), prepared.keywords)
+        source, target, languages = prepared.source, prepared.target, _languages(corpus)
+        trained = Trained(run.model, source, target, config, languages, prepared.keywords, prepared.lexicon)
         fit(
             run,
             Data(prepared.plan(config), prepared.fetch(config)),

@@ -47,6 +47,22 @@ def align_corpus(pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[l
     return found
 
 
+def translations(pairs: Sequence[tuple[Sequence[int], Sequence[int]]], most: int) -> list[list[int]]:
+    """The `most` likeliest target words of each source word, by id, the lower id first among equals."""
+    chunks, entries = _cells(pairs)
+    if not chunks:
+        return []
+    forward = _Direction(entries[:, 0], entries[:, 1], 2)
+    for _ in range(ITERATIONS):
+        forward.improve(chunks)
+    found: list[list[int]] = [[] for _ in range(int(entries[:, 0].max()) + 1)]
+    for entry in np.lexsort((entries[:, 1], -forward.table, entries[:, 0])).tolist():
+        own = found[entries[entry, 0]]
+        if len(own) < most:
+            own.append(int(entries[entry, 1]))
+    return found
+
+
 @dataclass(frozen=True)
 class _Group:
     """Pairs of one shape. rows: their numbers; place: of their cells (B, T, S) in the chunk."""

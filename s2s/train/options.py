@@ -72,5 +72,6 @@ class TrainerConfig:
     max_bad_steps: int = 10  # steps in a row with a loss that is not finite before training stops
     subword_sample: float = 0.0  # alpha of subword regularisation (arXiv 1804.10959; BPE-dropout for bpe); 0 = off
     links: str | None = None  # auto, or a file: i-j word links of each training pair, for optim.guided_alignment
+    lexicon: int = 0  # candidates of each source token that the model keeps for search.shortlist; 0 = none
     tensorboard: bool = False
     samples: int = 10  # translations that are kept for the report

@@ -34,7 +34,7 @@ def test_lines_come_out_the_same(s2s, model):
     assert s2s("summarise", model, "--beam", "1", "--engine", "ctranslate2", "--workers", "2", stdin=stdin).lines == (
         ours.lines
     )
-    assert s2s("translate", model, "--precision", "int8", stdin=stdin).code == 2
+    assert s2s("translate", model, "--precision", "int8", stdin=stdin).code == 0
     refused = s2s("translate", model, "--engine", "ctranslate2", "--constraint", "ba", stdin=stdin)
     assert refused.code == 2
     assert "--engine torch" in refused.err

@@ -20,7 +20,7 @@ def by_hand(x, weight):
     """The product with both sides rounded as they are, in whole numbers."""
     scales = weight.abs().amax(1) / 63
     row_scales = x.abs().amax(-1, keepdim=True) / 127
-    exact = (x / row_scales).round().double() @ (weight / scales[:, None]).round().double().t()
+    exact = (x / row_scales + 0.5).floor().double() @ (weight / scales[:, None]).round().double().t()
     return (exact * row_scales * scales).float()
 
 
