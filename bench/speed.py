@@ -41,8 +41,11 @@ PEERS: tuple[Peer, ...] = (
     JoeyNMT(),
     Eole(),
     Marian(),
-    S2S("s2s by CTranslate2", "ctranslate2"),
-    S2S("s2s by CTranslate2, int8", "ctranslate2", "int8"),
+    S2S("s2s, 2 workers", workers=2),
+    S2S("s2s, 2 workers, int8", workers=2, precision="int8"),
+    S2S("s2s, 2 workers, int8, shortlist", workers=2, precision="int8", shortlist=10),
+    S2S("s2s by CTranslate2", engine="ctranslate2"),
+    S2S("s2s by CTranslate2, int8", engine="ctranslate2", precision="int8"),
 )
 FACTS = ("CPU", "cores", "memory", "torch", "Python", "s2s")  # of the machine
 WARM = 4  # updates that aren't counted

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from bench.measure import Measured
 from bench.peers.base import THREADS, Corpus, Shape, number_in
@@ -14,15 +15,15 @@ _LOOP = Path(__file__).with_name("itself_loop.py")
 
 
 class S2S:
-    """engine, precision: of decoding, of what the first of its kind has trained."""
+    """settings: of `Model.generator`, and `workers`, to decode what the first of its kind has trained."""
 
     trained_by = "s2s"
     requirements: Sequence[str] = ()
     bare: Sequence[str] = ()
 
-    def __init__(self, name: str = "s2s", engine: str = "torch", precision: str = "float32") -> None:
-        self.name, self._engine, self._precision = name, engine, precision
-        recurrent = ("lstm-additive", "lstm-general") if engine == "torch" else ()
+    def __init__(self, name: str = "s2s", **settings: Any) -> None:
+        self.name, self._settings = name, settings
+        recurrent = () if settings.get("engine") == "ctranslate2" else ("lstm-additive", "lstm-general")
         self.shapes = (*recurrent, "transformer")
 
     def train(self, shape: Shape, corpus: Corpus, folder: Path, python: Path) -> list[str]:
@@ -30,6 +31,7 @@ class S2S:
         changes = [] if shape.attention is None else [f"attention={shape.attention}"]
         changes += [f"corpus.train={corpus.folder}/train", f"corpus.dev={corpus.folder}/val", f"threads={THREADS}"]
         changes += [f"trainer.steps={shape.updates}", f"trainer.validate_every={shape.updates}", f"output={folder}/run"]
+        changes += ["trainer.lexicon=20"]
         return [str(python), "-m", "s2s", "train", str(recipe), *changes]
 
     def updates(self, done: Measured, folder: Path) -> list[tuple[float, float]]:
@@ -41,8 +43,8 @@ class S2S:
         return [(began + seconds, tokens - last) for (seconds, tokens), last in zip(steps, before, strict=False)]
 
     def decode(self, shape: Shape, corpus: Corpus, folder: Path, python: Path, beam: int) -> list[str]:
-        settings = [self._engine, self._precision, str(beam)]
-        return [str(python), str(_LOOP), str(_run(folder)), str(corpus.path("test", "en")), *settings]
+        settings = json.dumps({"beam": beam, **self._settings})
+        return [str(python), str(_LOOP), str(_run(folder)), str(corpus.path("test", "en")), settings]
 
     def sentences_a_second(self, done: Measured) -> float:
         return number_in(done.lines, r"([\d.]+) sentences/s")

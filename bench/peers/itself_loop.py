@@ -1,23 +1,47 @@
-"""Decode a file with s2s: itself_loop.py RUN FILE ENGINE PRECISION BEAM. Loading isn't timed, all else is."""
+"""Decode a file with s2s: itself_loop.py RUN FILE JSON, where JSON has the settings of `Model.generator` and `workers`.
 
+Loading isn't timed, all else is. Several workers are timed together once each of them is at work.
+"""
+
+import json
 import os
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
 import torch
 
 import s2s
+from s2s.task.generate import Request
+from s2s.task.workers import SHARE, generate
 
-run, path, engine, precision, beam = sys.argv[1:]
-THREADS, FORCED = int(os.environ["OMP_NUM_THREADS"]), 15
-torch.set_num_threads(THREADS)
-lines = Path(path).read_text(encoding="utf-8").splitlines()
-search = {"beam": int(beam), "min_length": FORCED, "max_length": FORCED}
-generator = s2s.load(run).generator(engine=engine, precision=precision, batch_size=64, **search)
-generator(lines[:64])
-began = time.perf_counter()
-results = generator(lines)
-seconds = time.perf_counter() - began
-assert {len(result.tokens) for result in results} == {FORCED}, {len(result.tokens) for result in results}
-print(f"{len(lines) / seconds:.1f} sentences/s")
+FORCED = 15
+
+
+def main(run: str, path: str, given: str) -> None:
+    settings = {"batch_size": 64, "min_length": FORCED, "max_length": FORCED, **json.loads(given)}
+    workers = settings.pop("workers", 1)
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    if workers == 1:
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        generator = s2s.load(run).generator(**settings)
+        generator(lines[:64])
+        began = time.perf_counter()
+        results = generator(lines)
+        seconds = time.perf_counter() - began
+    else:
+        warm, shares = workers * SHARE, 4 * workers
+        many = [lines[number % len(lines)] for number in range(warm + shares * SHARE)]
+        stream = generate([run], map(Request, many), settings, workers=workers)
+        list(islice(stream, warm))
+        began = time.perf_counter()
+        results = list(stream)
+        seconds = time.perf_counter() - began
+    found = {len(result.tokens) for result in results}
+    assert found == {FORCED}, found
+    print(f"{len(results) / seconds:.1f} sentences/s")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 
 from s2s.config import Config
 from s2s.errors import DataError
@@ -29,7 +29,7 @@ class Prepared:
     """A corpus as ids. train, dev: pairs within the length limits.
 
     too_long: how many were left out of each split; cut: how many sources were shortened. keywords: where the task needs
-    them.
+    them. candidates: of each source token in the lexicon.
     """
 
     corpus: Corpus
@@ -42,7 +42,15 @@ class Prepared:
     too_long: dict[str, int] = field(default_factory=dict)
     cut: dict[str, int] = field(default_factory=dict)
     keywords: Keywords | None = None
-    lexicon: Lexicon | None = None
+    candidates: int = 0
+
+    @cached_property
+    def lexicon(self) -> Lexicon | None:
+        """Of the training pairs; None without candidates."""
+        if not self.candidates:
+            return None
+        pairs = [(example.source, example.target) for example in self.train]
+        return Lexicon(translations(pairs, self.candidates), frequent_tokens(target for _, target in pairs))
 
     def plan(self, config: Config) -> BatchPlan:
         """The batches of training."""
@@ -169,16 +177,8 @@ def prepare(config: Config, corpus: Corpus, tokenizers: tuple[Tokenizer, Tokeniz
         too_long,
         cut,
         keywords,
-        make_lexicon(train_examples, limit.lexicon),
+        limit.lexicon,
     )
-
-
-def make_lexicon(examples: Sequence[Example], most: int) -> Lexicon | None:
-    """Of the training pairs, with `most` candidates of each source token; None for 0."""
-    if not most:
-        return None
-    pairs = [(example.source, example.target) for example in examples]
-    return Lexicon(translations(pairs, most), frequent_tokens(example.target for example in examples))
 
 
 def _keywords(config: Config, corpus: Corpus) -> Keywords | None:

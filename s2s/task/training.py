@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def train(config: Config, folder: Path, config_text: str, display: Progress, *, 
             log.rewind(run.position.step)
             write_atomic(folder / "config.yaml", config_text.encode())
         source, target, languages = prepared.source, prepared.target, _languages(corpus)
-        trained = Trained(run.model, source, target, config, languages, prepared.keywords, prepared.lexicon)
+        trained = Trained(run.model, source, target, config, languages, prepared.keywords)
         fit(
             run,
             Data(prepared.plan(config), prepared.fetch(config)),
@@ -91,7 +91,7 @@ def train(config: Config, folder: Path, config_text: str, display: Progress, *, 
             log=log,
             display=display,
             validate=_validation(trained, prepared),
-            keep_best=_keeper(trained, run, folder, corpus),
+            keep_best=_keeper(trained, prepared, run, folder),
         )
         finish(folder, config, config_text, prepared, log, seconds=time.monotonic() - began)
         log.close()
@@ -206,14 +206,15 @@ def _validation(trained: Trained, prepared: Prepared) -> Callable[[], dict[str, 
     def validate() -> dict[str, float]:
         scores = dev_loss(trained.model, prepared.dev, config.trainer.batch_tokens)
         if pairs:
-            generator = Generator([trained], config.search)
+            searched = replace(trained, lexicon=prepared.lexicon)
+            generator = Generator([searched], config.search)
             scores.update({score.name: score.value for score in evaluate(generator, pairs, config.task).scores})
         return scores
 
     return validate
 
 
-def _keeper(trained: Trained, run: Run, folder: Path, corpus: Corpus) -> Callable[[dict[str, float]], None]:
+def _keeper(trained: Trained, prepared: Prepared, run: Run, folder: Path) -> Callable[[dict[str, float]], None]:
     def keep(scores: dict[str, float]) -> None:
         position = run.position
         facts = {
@@ -223,7 +224,8 @@ def _keeper(trained: Trained, run: Run, folder: Path, corpus: Corpus) -> Callabl
             "minutes": round(position.seconds / 60, 2),
             "dev": {name: round(value, 4) for name, value in scores.items()},
         }
-        save_trained(folder / "model", trained, training=facts, card=model_card(trained, corpus, facts))
+        kept = replace(trained, lexicon=prepared.lexicon)  # which is learned now, not before the first step
+        save_trained(folder / "model", kept, training=facts, card=model_card(kept, prepared.corpus, facts))
 
     return keep
 

@@ -19,7 +19,7 @@ from s2s.task.model import load
 from s2s.types import Result
 
 # Records that a worker takes at a time.
-SHARE = 512
+SHARE = 256
 
 _generator: Generator | None = None  # of a worker process, made once by `_start`
 
