@@ -23,11 +23,14 @@ from s2s.tensors import persistent_buffers
 from s2s.text.batching import BatchPlan, Example, collate
 from s2s.train import checkpoint
 from s2s.train.average import MovingAverage, mean
+from s2s.train.graph import CapturedUpdates, CaptureError
 from s2s.train.log import RunLog
 from s2s.train.options import OptimConfig, TrainerConfig
+from s2s.train.recorded import go_plain, record_updates, settle
 from s2s.train.schedule import rate, sampling_share
 from s2s.train.signals import InterruptedRunError, StopRequest, stop_request
 from s2s.train.step import make_optimizer, update
+from s2s.types import Batch
 
 LOWER_IS_BETTER = ("loss", "ter", "generic")
 
@@ -93,6 +96,7 @@ class Run:
         self.optimizer = make_optimizer(model, optim)
         self.average = MovingAverage(model, optim.ema) if optim.ema else None
         self.position = Position()
+        self.captured: CapturedUpdates | None = None  # makes the updates where they are recorded
         self.device = next(model.parameters()).device
         torch.manual_seed(seed)
 
@@ -169,15 +173,18 @@ def fit(
     begun = position.step
     try:
         with stop_request() as stop:
+            data = dataclasses.replace(data, plan=record_updates(run, data, log, display))
             batches = _batches(data, position)
             while True:
                 position.finished = position.finished or _limit(run, len(batches))
                 if _validation_due(trainer, position):
+                    settle(run, log, display)
                     _validate(run, folder, validate, keep_best, log, display, clock)
                 elif trainer.save_every and position.step > begun and position.step % trainer.save_every == 0:
+                    settle(run, log, display)
                     run.save(folder)
                 clock.stop()
-                _heed(stop, run, folder, log)
+                _heed(stop, run, folder, log, display)
                 if position.finished:
                     break
                 rows = batches[position.batch : position.batch + trainer.accumulate]
@@ -185,11 +192,11 @@ def fit(
                 if position.batch >= len(batches):
                     position.epoch, position.batch = position.epoch + 1, 0
                     batches = _batches(data, position)
-                _heed(stop, run, folder, log)
+                _heed(stop, run, folder, log, display)
             if run.optim.average > 1 and position.step and not position.finished.startswith("patience"):
                 run.average_checkpoints(folder)
                 _validate(run, folder, validate, keep_best, log, display, clock, save=False)
-                _heed(stop, run, folder, log, save=False)
+                _heed(stop, run, folder, log, display, save=False)
     finally:
         display.close()
     log.write("end", step=position.step, reason=position.finished, seconds=position.seconds, skipped=position.skipped)
@@ -233,10 +240,11 @@ def _validation_due(trainer: TrainerConfig, position: Position) -> bool:
     return position.epoch != position.validated_epoch
 
 
-def _heed(stop: StopRequest, run: Run, folder: Path, log: RunLog, *, save: bool = True) -> None:
+def _heed(stop: StopRequest, run: Run, folder: Path, log: RunLog, display: Display, *, save: bool = True) -> None:
     """Save and raise InterruptedRunError if a signal asked for it."""
     if stop.number:
         if save:
+            settle(run, log, display)
             run.save(folder)
         log.write("stop", step=run.position.step, signal=stop.number)
         raise InterruptedRunError(
@@ -285,28 +293,19 @@ def _train_step(
     examples = [collate(data.fetch(one, position.epoch), one, trainer.pad_multiple) for one in rows]
     progress = _progress(run, batches)
     learning_rate = rate(run.optim, position.step, progress)
-    made = update(
-        run.model,
-        examples,
-        run.optimizer,
-        run.optim,
-        rate=learning_rate,
-        precision=trainer.precision,
-        sampling=sampling_share(run.optim, progress),
-        added=progress >= run.optim.attention_loss_from,
-    )
+    added = progress >= run.optim.attention_loss_from
     position.batch += len(rows)
     position.step += 1
-    if made.finite:
-        position.bad_steps = 0
-        position.tokens += made.tokens
-        if run.average:
-            run.average.update(position.step - 1)
-        position.loss_sum += made.loss * made.tokens
-        position.nll_sum += made.nll * made.tokens
-        position.loss_tokens += made.tokens
-    else:
-        _skip(run, [row for one in rows for row in one], made.loss, made.norm, log, display)
+    norm = None
+    if run.captured is not None:
+        try:
+            run.captured.update(examples, rate=learning_rate, number=position.step - 1, added=added)
+            if position.step % trainer.log_every == 0:
+                norm = settle(run, log, display)
+        except CaptureError as error:
+            go_plain(run, str(error), log, display)
+    if run.captured is None:
+        norm = _plain_update(run, examples, learning_rate, sampling_share(run.optim, progress), added, log, display)
     clock.stop(training=True)
     if position.step % trainer.log_every == 0 and position.loss_tokens:
         tokens, seconds = clock.logged
@@ -319,7 +318,7 @@ def _train_step(
             loss=loss,
             nll=nll,
             lr=learning_rate,
-            norm=made.norm,
+            norm=norm,
             tokens=position.tokens,
             tokens_per_second=speed,
             seconds=position.seconds,
@@ -327,6 +326,40 @@ def _train_step(
         display.step(position.step, loss=loss, tokens_per_second=speed, lr=learning_rate)
         position.loss_sum, position.nll_sum, position.loss_tokens = 0.0, 0.0, 0
         clock.logged = (position.tokens, position.training_seconds)
+
+
+def _plain_update(
+    run: Run,
+    batches: Sequence[Batch],
+    learning_rate: float,
+    sampling: float,
+    added: bool,
+    log: RunLog,
+    display: Display,
+) -> float:
+    """One update, waited for; the norm of its gradient."""
+    position = run.position
+    made = update(
+        run.model,
+        batches,
+        run.optimizer,
+        run.optim,
+        rate=learning_rate,
+        precision=run.trainer.precision,
+        sampling=sampling,
+        added=added,
+    )
+    if made.finite:
+        position.bad_steps = 0
+        position.tokens += made.tokens
+        if run.average:
+            run.average.update(position.step - 1)
+        position.loss_sum += made.loss * made.tokens
+        position.nll_sum += made.nll * made.tokens
+        position.loss_tokens += made.tokens
+    else:
+        _skip(run, [row for batch in batches for row in batch.rows], made.loss, made.norm, log, display)
+    return made.norm
 
 
 def _skip(run: Run, rows: list[int], loss: float, norm: float, log: RunLog, display: Display) -> None:
