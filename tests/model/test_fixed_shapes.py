@@ -62,15 +62,15 @@ def test_a_bucket_has_one_shape():
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_tokens_that_count_nothing(smoothing):
     generator = torch.Generator().manual_seed(0)
-    leaves = [torch.randn(*s, generator=generator, dtype=torch.float64).requires_grad_() for s in ((9, 5), (7, 5), (7,))]
+    leaves = [
+        torch.randn(*s, generator=generator, dtype=torch.float64).requires_grad_() for s in ((9, 5), (7, 5), (7,))
+    ]
     targets, real = torch.arange(9) % 7, torch.arange(9) % 3 != 1
     counted = smoothed_cross_entropy(*leaves, targets, smoothing=smoothing, counts=real.double())
     alone = smoothed_cross_entropy(leaves[0][real], *leaves[1:], targets[real], smoothing=smoothing)
     for one, other in zip(counted[:2], alone[:2], strict=True):
         torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
-    for one, other in zip(
-        *(torch.autograd.grad(1.5 * loss.loss, leaves) for loss in (counted, alone)), strict=True
-    ):
+    for one, other in zip(*(torch.autograd.grad(1.5 * loss.loss, leaves) for loss in (counted, alone)), strict=True):
         torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
     with pytest.raises(ValueError, match="copied"):
         smoothed_cross_entropy(*leaves, targets, counts=real.double(), copied=Copied(targets, targets))
@@ -89,8 +89,6 @@ def assert_filled_equals_unfilled(model):
         assert (a is None) == (b is None)
         if a is not None:
             torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-7)
-
-
 
 
 @pytest.mark.parametrize("name", names())
