@@ -30,7 +30,6 @@ from s2s.train.recorded import go_plain, record_updates, settle
 from s2s.train.schedule import rate, sampling_share
 from s2s.train.signals import InterruptedRunError, StopRequest, stop_request
 from s2s.train.step import make_optimizer, update
-from s2s.types import Batch
 
 LOWER_IS_BETTER = ("loss", "ter", "generic")
 
@@ -294,18 +293,36 @@ def _train_step(
     progress = _progress(run, batches)
     learning_rate = rate(run.optim, position.step, progress)
     added = progress >= run.optim.attention_loss_from
-    position.batch += len(rows)
-    position.step += 1
-    norm = None
+    made = None
     if run.captured is not None:
         try:
-            run.captured.update(examples, rate=learning_rate, number=position.step - 1, added=added)
-            if position.step % trainer.log_every == 0:
-                norm = settle(run, log, display)
+            run.captured.update(examples, rate=learning_rate, number=position.step, added=added)
         except CaptureError as error:
             go_plain(run, str(error), log, display)
     if run.captured is None:
-        norm = _plain_update(run, examples, learning_rate, sampling_share(run.optim, progress), added, log, display)
+        made = update(
+            run.model,
+            examples,
+            run.optimizer,
+            run.optim,
+            rate=learning_rate,
+            precision=trainer.precision,
+            sampling=sampling_share(run.optim, progress),
+            added=added,
+        )
+    position.batch += len(rows)
+    position.step += 1
+    norm = made.norm if made else settle(run, log, display) if position.step % trainer.log_every == 0 else None
+    if made and made.finite:
+        position.bad_steps = 0
+        position.tokens += made.tokens
+        if run.average:
+            run.average.update(position.step - 1)
+        position.loss_sum += made.loss * made.tokens
+        position.nll_sum += made.nll * made.tokens
+        position.loss_tokens += made.tokens
+    elif made:
+        _skip(run, [row for one in rows for row in one], made.loss, made.norm, log, display)
     clock.stop(training=True)
     if position.step % trainer.log_every == 0 and position.loss_tokens:
         tokens, seconds = clock.logged
@@ -326,40 +343,6 @@ def _train_step(
         display.step(position.step, loss=loss, tokens_per_second=speed, lr=learning_rate)
         position.loss_sum, position.nll_sum, position.loss_tokens = 0.0, 0.0, 0
         clock.logged = (position.tokens, position.training_seconds)
-
-
-def _plain_update(
-    run: Run,
-    batches: Sequence[Batch],
-    learning_rate: float,
-    sampling: float,
-    added: bool,
-    log: RunLog,
-    display: Display,
-) -> float:
-    """One update, waited for; the norm of its gradient."""
-    position = run.position
-    made = update(
-        run.model,
-        batches,
-        run.optimizer,
-        run.optim,
-        rate=learning_rate,
-        precision=run.trainer.precision,
-        sampling=sampling,
-        added=added,
-    )
-    if made.finite:
-        position.bad_steps = 0
-        position.tokens += made.tokens
-        if run.average:
-            run.average.update(position.step - 1)
-        position.loss_sum += made.loss * made.tokens
-        position.nll_sum += made.nll * made.tokens
-        position.loss_tokens += made.tokens
-    else:
-        _skip(run, [row for batch in batches for row in batch.rows], made.loss, made.norm, log, display)
-    return made.norm
 
 
 def _skip(run: Run, rows: list[int], loss: float, norm: float, log: RunLog, display: Display) -> None:

@@ -21,7 +21,7 @@ CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 
 class EagerRecorder:
-    """Runs work twice, as a warm-up does, and gives the work itself. refuses: numbers of works that can't be recorded."""
+    """Runs work twice, as a warm-up does, and gives it back. refuses: the numbers of works that it does not record."""
 
     def __init__(self, refuses=()):
         self.recorded, self.refuses = 0, refuses
