@@ -34,7 +34,7 @@ class MovingAverage:
     def blend(self, weight: Tensor) -> None:
         """`update` with the `weight` (), known only on the device; 0 changes nothing."""
         steps = torch._foreach_sub([p.detach() for p in self.parameters], self.shadow)
-        torch._foreach_mul_(steps, weight)
+        torch._foreach_mul_(steps, weight.to(steps[0].dtype))
         torch._foreach_add_(self.shadow, steps)
 
     @contextmanager

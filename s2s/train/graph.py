@@ -273,9 +273,9 @@ class CapturedUpdates:
             buffer.copy_(torch.where(finite, buffer, before))
             before.copy_(buffer)
         self._norm.copy_(norm)
-        self._totals.add_(torch.cat([self._sums, self._tokens.view(1)]).where(finite, 0.0))
+        self._totals.add_(torch.cat([self._sums, self._tokens.view(1)]).masked_fill(~finite, 0.0))
         skipped, row, longest = self._bad.unbind()
-        row = torch.where(finite, 0, row + 1)
+        row = (row + 1).masked_fill(finite, 0)
         self._bad.copy_(torch.stack([skipped + ~finite, row, torch.maximum(longest, row)]))
 
     def _spoil(self) -> None:

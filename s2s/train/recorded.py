@@ -26,7 +26,7 @@ def record_updates(run: Run, data: Data, log: RunLog, display: Display) -> Batch
         run.model, run.optimizer, run.average, run.optim, run.trainer, made, bad=run.position.bad_steps
     )
     plan = dataclasses.replace(data.plan, pad_multiple=run.captured.multiple)
-    if plan.lengths:
+    if len(plan.lengths) and not run.position.finished:
         rows = plan.largest()
         try:
             run.captured.reserve(collate(data.fetch(rows, run.position.epoch), rows))

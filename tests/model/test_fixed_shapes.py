@@ -114,3 +114,28 @@ def test_every_model_gives_the_same_loss_and_gradients(options):
 @pytest.mark.parametrize("options", [{"rdrop": 1.0}, {"guided_alignment": 0.5}, {"scheduled_sampling": 0.1}], ids=str)
 def test_what_needs_the_real_positions_alone_is_named(options):
     assert obstacle(tiny(), OptimConfig(**options)).startswith(f"optim.{next(iter(options))} ")
+
+
+def shapes_alone(model, monkeypatch):
+    """Forward and backward without any values: what waits for one, or has a shape that hangs on one, raises."""
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)  # which doesn't know this device
+    nowhere = torch.device("meta")
+    loss, _ = fixed_loss(model.train().to(nowhere), fill_to_shape(batch(), *FIXED).to(nowhere), 0.1)
+    loss.backward()
+
+
+@pytest.mark.parametrize("name", names())
+def test_no_attention_waits_for_the_device(name, monkeypatch):
+    shapes_alone(tiny(attention=name, width=8, dropout=0.1), monkeypatch)
+
+
+@pytest.mark.parametrize("options", MIXED, ids=kind)
+def test_no_model_waits_for_the_device(options, monkeypatch):
+    shapes_alone(tiny(**options, dropout=0.1), monkeypatch)
+
+
+def test_waiting_is_seen(monkeypatch):
+    model = tiny()
+    model.encoder.register_forward_hook(lambda module, inputs, encoded: encoded if encoded.states.sum() > 0 else None)
+    with pytest.raises(RuntimeError, match="meta"):
+        shapes_alone(model, monkeypatch)
