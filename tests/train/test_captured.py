@@ -13,7 +13,7 @@ from s2s.errors import RunError
 from s2s.text.batching import Example, collate
 from s2s.train import checkpoint, graph, recorded
 from s2s.train.average import MovingAverage
-from s2s.train.graph import CapturedUpdates, CaptureError, CudaRecorder, fixed_shape, padding_multiple
+from s2s.train.graph import CapturedUpdates, CaptureError, CudaRecorder, padding_multiple
 from s2s.train.step import make_optimizer, update
 
 BUDGET = dataclasses.replace(TRAINER, batch_tokens=64)
@@ -47,8 +47,8 @@ class Spoiler(nn.Module):
         return found / 0 if self.on else found
 
 
-def batches(*sizes):
-    made, start, examples = [], 0, corpus()
+def batches(*sizes, start=0):
+    made, examples = [], corpus()
     for size in sizes:
         made.append(collate(examples[start : start + size], range(start, start + size)))
         start += size
@@ -96,7 +96,7 @@ def test_recorded_updates_equal_plain_ones(name, clip, sizes):
     models, optimizers, averages, captured = pair(optim)
     expected, skipped = [], 0
     for number in range(6):
-        parts, rate, bad = batches(*sizes), 0.01 / (1 + number), number in (1, 4)
+        parts, rate, bad = batches(*sizes, start=2 * number), 0.01 / (1 + number), number in (1, 4)
         for model in models:
             model.decoder.readout_embedding.on = bad
         expected.append(plain(models[0], parts, optimizers[0], averages[0], optim, rate=rate, number=number))
@@ -127,6 +127,21 @@ def test_a_row_of_bad_updates_is_counted_over_reads():
     captured.update(batches(4), rate=0.01, number=4)
     seen = captured.read()
     assert (seen.skipped, seen.bad, seen.longest) == (1, 2, 2)
+    models[1].decoder.readout_embedding.on = False
+    captured.update(batches(4), rate=0.01, number=5)
+    assert captured.read()[3:6] == (0, 0, 0)
+
+
+def test_an_update_that_is_not_finite_leaves_buffers_as_they_were():
+    models, _, _, captured = pair(OPTIM)
+    captured.release()
+    models[1].register_buffer("calls", torch.zeros(()))
+    models[1].encoder.register_forward_hook(lambda *_: [models[1].calls.add_(1)].clear())
+    captured = CapturedUpdates(models[1], make_optimizer(models[1], OPTIM), None, OPTIM, BUDGET, EagerRecorder())
+    for number, bad in enumerate([False, True, False, True]):
+        models[1].decoder.readout_embedding.on = bad
+        captured.update(batches(4), rate=0.01, number=number)
+    assert models[1].calls == 2
 
 
 def test_trial_runs_leave_nothing_behind():
@@ -174,6 +189,7 @@ def test_a_gradient_that_comes_late_is_not_forgotten():
         plain(models[0], parts, optimizers[0], averages[0], OPTIM, rate=0.01, number=number)
         captured.update(parts, rate=0.01, number=number)
     same(models, optimizers, averages)
+    assert captured.recorder.recorded == 3  # a shape, and twice what changes the weights
 
 
 def test_what_cannot_be_recorded_raises_and_the_plain_update_goes_on():
@@ -301,10 +317,6 @@ def test_bad_steps_end_a_recorded_run_at_the_next_log_line(tmp_path, eager):
     assert one.run.position.skipped == 10
 
 
-def on_gpu(*sizes):
-    return [fixed_shape(one, BUDGET.batch_tokens, 8) for one in batches(*sizes)]
-
-
 @CUDA
 @pytest.mark.parametrize("feed", [True, False])
 @pytest.mark.parametrize("sizes", [(8,), (1, 4, 3)], ids=str)
@@ -314,10 +326,11 @@ def test_cuda_graphs_equal_plain_updates(feed, sizes):
     optimizers = [make_optimizer(model, OPTIM) for model in models]
     averages = [MovingAverage(model, OPTIM.ema) for model in models]
     captured = CapturedUpdates(models[1], optimizers[1], averages[1], OPTIM, BUDGET, CudaRecorder(device))
-    captured.reserve(on_gpu(8)[0])
+    captured.reserve(batches(8)[0])
     for number in range(6):
-        plain(models[0], batches(*sizes), optimizers[0], averages[0], OPTIM, rate=0.01, number=number)
-        captured.update(batches(*sizes), rate=0.01, number=number)
+        parts = batches(*sizes, start=2 * number)
+        plain(models[0], parts, optimizers[0], averages[0], OPTIM, rate=0.01, number=number)
+        captured.update(parts, rate=0.01, number=number)
     seen = captured.read()
     assert math.isfinite(seen.loss)
     assert seen.skipped == 0
