@@ -35,6 +35,7 @@ class SourceFeatures(nn.Module):
 
     rarity: Tensor
     begins: Tensor
+    bounds: Tensor
 
     def __init__(self, names: Sequence[Feature], source_size: int, target_size: int, width: int) -> None:
         super().__init__()
@@ -52,6 +53,7 @@ class SourceFeatures(nn.Module):
         self.length = nn.Embedding(LENGTHS + 1, width) if "length" in names else None
         if "frequency" in names:
             self.register_buffer("rarity", torch.zeros(source_size, dtype=torch.int64))
+            self.register_buffer("bounds", torch.tensor(_COUNTS), persistent=False)
         if "length" in names:
             self.register_buffer("begins", torch.ones(target_size + 1, dtype=torch.bool))
         for table in (self.position, self.count, self.idf, self.length):
@@ -85,8 +87,7 @@ class SourceFeatures(nn.Module):
         if self.count is not None and self.idf is not None:
             counts = torch.zeros(batch, len(self.rarity), dtype=torch.int64, device=source.device)
             counts.scatter_add_(1, source, torch.ones_like(source))
-            bounds = torch.tensor(_COUNTS, device=source.device)
-            parts.append(self.count(torch.bucketize(counts.gather(1, source), bounds)))
+            parts.append(self.count(torch.bucketize(counts.gather(1, source), self.bounds)))
             parts.append(self.idf(self.rarity[source]))
         if self.length is not None:
             asked = source.new_zeros(batch) if words is None else words.clamp(0, LENGTHS)

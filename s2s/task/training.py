@@ -49,6 +49,7 @@ FREE = (
     "trainer.validate_minutes",
     "trainer.save_every",
     "trainer.keep",
+    "trainer.graphs",
     "trainer.log_every",
     "trainer.tensorboard",
     "trainer.samples",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from s2s.text.copying import Copier, CopyIds
 from s2s.types import BOS, EOS, PAD, Batch
@@ -111,6 +112,31 @@ def collate(examples: Sequence[Example], rows: Sequence[int], pad_multiple: int 
     copied = [[*e.copies.source, EOS] for e in examples if e.copies is not None]
     copies = pad(copied, pad_multiple)[0] if copied else None
     return Batch(source, source_lengths, target_in, target_out, target_lengths, tuple(rows), links, copies)
+
+
+def fill_to_shape(batch: Batch, rows: int, source: int, target: int) -> Batch:
+    """The batch padded to (rows, source) and (rows, target): as many more empty rows and as much padding as it takes.
+
+    An empty row has a target of length 0, which counts nothing, and a source of one PAD, so that attention has a place
+    to look at. Raises ValueError where the batch is larger than that.
+    """
+    have, longest, wide = batch.source.size(0), batch.source.size(1), batch.target_in.size(1)
+    if have > rows or longest > source or wide > target:
+        raise ValueError(f"({have}, {longest}, {wide}) doesn't fit into ({rows}, {source}, {target})")
+
+    def wider(ids: Tensor, length: int) -> Tensor:
+        return F.pad(ids, (0, length - ids.size(1), 0, rows - have), value=PAD)
+
+    return Batch(
+        wider(batch.source, source),
+        F.pad(batch.source_lengths, (0, rows - have), value=1),
+        wider(batch.target_in, target),
+        wider(batch.target_out, target),
+        F.pad(batch.target_lengths, (0, rows - have), value=0),
+        batch.rows,
+        None if batch.links is None else F.pad(batch.links, (0, source - longest, 0, target - wide, 0, rows - have)),
+        None if batch.copies is None else wider(batch.copies, source),
+    )
 
 
 def _soft_links(examples: Sequence[Example], target_size: int, source_size: int) -> Tensor:

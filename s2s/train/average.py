@@ -24,8 +24,18 @@ class MovingAverage:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after update `step` (from 0)."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.shadow, [p.detach() for p in self.parameters], 1 - decay)
+        torch._foreach_lerp_(self.shadow, [p.detach() for p in self.parameters], self.weight(step))
+
+    def weight(self, step: int) -> float:
+        """What the weights after update `step` (from 0) count in the average: 1 - its decay."""
+        return 1 - min(self.decay, (1 + step) / (10 + step))
+
+    @torch.no_grad()
+    def blend(self, weight: Tensor) -> None:
+        """`update` with the `weight` (), known only on the device; 0 changes nothing."""
+        steps = torch._foreach_sub([p.detach() for p in self.parameters], self.shadow)
+        torch._foreach_mul_(steps, weight.to(steps[0].dtype))
+        torch._foreach_add_(self.shadow, steps)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -13,7 +13,8 @@ from s2s.files import write_atomic
 
 
 class RunLog:
-    """Appends events to `path`. An event has the key "event": start, train, valid, skip, stop, end or test.
+    """Appends events to `path`. An event has the key "event": start, train, valid, skip, graphs (why
+    updates aren't recorded), stop, end or test.
 
     A resumed run drops what was logged after its checkpoint (`rewind`), so that the log reads as one run.
     """

@@ -23,8 +23,10 @@ from s2s.tensors import persistent_buffers
 from s2s.text.batching import BatchPlan, Example, collate
 from s2s.train import checkpoint
 from s2s.train.average import MovingAverage, mean
+from s2s.train.graph import CapturedUpdates, CaptureError
 from s2s.train.log import RunLog
 from s2s.train.options import OptimConfig, TrainerConfig
+from s2s.train.recorded import go_plain, record_updates, settle
 from s2s.train.schedule import rate, sampling_share
 from s2s.train.signals import InterruptedRunError, StopRequest, stop_request
 from s2s.train.step import make_optimizer, update
@@ -93,6 +95,7 @@ class Run:
         self.optimizer = make_optimizer(model, optim)
         self.average = MovingAverage(model, optim.ema) if optim.ema else None
         self.position = Position()
+        self.captured: CapturedUpdates | None = None  # makes the updates where they are recorded
         self.device = next(model.parameters()).device
         torch.manual_seed(seed)
 
@@ -169,15 +172,18 @@ def fit(
     begun = position.step
     try:
         with stop_request() as stop:
+            data = dataclasses.replace(data, plan=record_updates(run, data, log, display))
             batches = _batches(data, position)
             while True:
                 position.finished = position.finished or _limit(run, len(batches))
                 if _validation_due(trainer, position):
+                    settle(run, log, display)
                     _validate(run, folder, validate, keep_best, log, display, clock)
                 elif trainer.save_every and position.step > begun and position.step % trainer.save_every == 0:
+                    settle(run, log, display)
                     run.save(folder)
                 clock.stop()
-                _heed(stop, run, folder, log)
+                _heed(stop, run, folder, log, display)
                 if position.finished:
                     break
                 rows = batches[position.batch : position.batch + trainer.accumulate]
@@ -185,11 +191,11 @@ def fit(
                 if position.batch >= len(batches):
                     position.epoch, position.batch = position.epoch + 1, 0
                     batches = _batches(data, position)
-                _heed(stop, run, folder, log)
+                _heed(stop, run, folder, log, display)
             if run.optim.average > 1 and position.step and not position.finished.startswith("patience"):
                 run.average_checkpoints(folder)
                 _validate(run, folder, validate, keep_best, log, display, clock, save=False)
-                _heed(stop, run, folder, log, save=False)
+                _heed(stop, run, folder, log, display, save=False)
     finally:
         display.close()
     log.write("end", step=position.step, reason=position.finished, seconds=position.seconds, skipped=position.skipped)
@@ -233,10 +239,11 @@ def _validation_due(trainer: TrainerConfig, position: Position) -> bool:
     return position.epoch != position.validated_epoch
 
 
-def _heed(stop: StopRequest, run: Run, folder: Path, log: RunLog, *, save: bool = True) -> None:
+def _heed(stop: StopRequest, run: Run, folder: Path, log: RunLog, display: Display, *, save: bool = True) -> None:
     """Save and raise InterruptedRunError if a signal asked for it."""
     if stop.number:
         if save:
+            settle(run, log, display)
             run.save(folder)
         log.write("stop", step=run.position.step, signal=stop.number)
         raise InterruptedRunError(
@@ -285,19 +292,28 @@ def _train_step(
     examples = [collate(data.fetch(one, position.epoch), one, trainer.pad_multiple) for one in rows]
     progress = _progress(run, batches)
     learning_rate = rate(run.optim, position.step, progress)
-    made = update(
-        run.model,
-        examples,
-        run.optimizer,
-        run.optim,
-        rate=learning_rate,
-        precision=trainer.precision,
-        sampling=sampling_share(run.optim, progress),
-        added=progress >= run.optim.attention_loss_from,
-    )
+    added = progress >= run.optim.attention_loss_from
+    made = None
+    if run.captured is not None:
+        try:
+            run.captured.update(examples, rate=learning_rate, number=position.step, added=added)
+        except CaptureError as error:
+            go_plain(run, str(error), log, display)
+    if run.captured is None:
+        made = update(
+            run.model,
+            examples,
+            run.optimizer,
+            run.optim,
+            rate=learning_rate,
+            precision=trainer.precision,
+            sampling=sampling_share(run.optim, progress),
+            added=added,
+        )
     position.batch += len(rows)
     position.step += 1
-    if made.finite:
+    norm = made.norm if made else settle(run, log, display) if position.step % trainer.log_every == 0 else None
+    if made and made.finite:
         position.bad_steps = 0
         position.tokens += made.tokens
         if run.average:
@@ -305,7 +321,7 @@ def _train_step(
         position.loss_sum += made.loss * made.tokens
         position.nll_sum += made.nll * made.tokens
         position.loss_tokens += made.tokens
-    else:
+    elif made:
         _skip(run, [row for one in rows for row in one], made.loss, made.norm, log, display)
     clock.stop(training=True)
     if position.step % trainer.log_every == 0 and position.loss_tokens:
@@ -319,7 +335,7 @@ def _train_step(
             loss=loss,
             nll=nll,
             lr=learning_rate,
-            norm=made.norm,
+            norm=norm,
             tokens=position.tokens,
             tokens_per_second=speed,
             seconds=position.seconds,

@@ -51,8 +51,10 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
         smoothing: float,
         log_generate: Tensor | None,
         log_copied: Tensor | None,
+        counts: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         vocabulary, count = weight.size(0), features.size(0)
+        total_count = count if counts is None else counts.sum()
         needed = any(ctx.needs_input_grad)
         half = torch.is_autocast_enabled(features.device.type)
         dtype = torch.get_autocast_dtype(features.device.type) if half else weight.dtype
@@ -82,6 +84,8 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
                 share = (1 - smoothing) * shares[part].unsqueeze(1)
                 gradient = probabilities.mul_((share + smoothing) / total)
                 gradient.scatter_add_(1, target, -share)
+                if counts is not None:
+                    gradient.mul_(counts[part].unsqueeze(1))
                 d_bias += gradient.sum(0)
                 gradient = gradient.to(dtype)
                 torch.mm(gradient, matrix, out=d_inputs[part])
@@ -89,17 +93,20 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
                     d_weight.addmm_(gradient.t(), inputs[part])
                 else:
                     d_weight += gradient.t() @ inputs[part]
-        nll = -log_prob.sum()
+        nll = -(log_prob if counts is None else log_prob * counts).sum()
         loss = nll
         if smoothing:
             # sum of all logits of a row = features . (sum of the weight's rows) + sum of the bias: no pass over V
             row_sum = weight.sum(0)
-            even = (norms * vocabulary - features.to(exact) @ row_sum.to(exact) - bias.sum()).sum()
+            even = norms * vocabulary - features.to(exact) @ row_sum.to(exact) - bias.sum()
+            even = (even if counts is None else even * counts).sum()
             loss = (1 - smoothing) * nll + spread * even
             if d_inputs is not None and d_weight is not None and d_bias is not None:
-                d_inputs -= (spread * row_sum).to(dtype)
-                d_weight -= spread * features.to(weight.dtype).sum(0)
-                d_bias -= spread * count
+                evenly = (spread * row_sum).to(dtype)
+                d_inputs -= evenly if counts is None else counts.to(dtype).unsqueeze(1) * evenly
+                rows = features.to(weight.dtype)
+                d_weight -= spread * (rows.sum(0) if counts is None else counts.to(weight.dtype) @ rows)
+                d_bias -= spread * total_count
         if needed:
             ctx.save_for_backward(d_inputs.to(features.dtype), d_weight, d_bias, shares)  # type: ignore[union-attr]
             ctx.smoothing, ctx.copies = smoothing, log_copied is not None
@@ -112,7 +119,7 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
         d_features, d_weight, d_bias, shares = ctx.saved_tensors
         d_generate = -(1 - ctx.smoothing) * shares * gradient if ctx.copies else None
         d_copied = -(1 - ctx.smoothing) * (1 - shares) * gradient if ctx.copies else None
-        return d_features * gradient, d_weight * gradient, d_bias * gradient, None, None, d_generate, d_copied
+        return d_features * gradient, d_weight * gradient, d_bias * gradient, None, None, d_generate, d_copied, None
 
 
 class Copied(NamedTuple):
@@ -130,16 +137,20 @@ def smoothed_cross_entropy(
     *,
     smoothing: float = 0.0,
     copied: Copied | None = None,
+    counts: Tensor | None = None,
 ) -> Loss:
     """Cross-entropy of softmax(features weight^T + bias) with label smoothing, summed over N tokens.
 
     features: (N, O); weight: (V, O); bias: (V,); targets: (N,) int64. smoothing: share of the target mass that is
     spread evenly over the vocabulary. copied: then a token's probability is generate * softmax + copied, and targets
     may have ids from V on, which can only be copied; what is smoothed is the softmax. N = 0 gives zero loss and zero
-    gradients.
+    gradients. counts: (N,) how often each token counts, 0 for padding that has to stay because shapes are fixed; None:
+    once. Raises ValueError for counts together with copied.
     """
+    if counts is not None and copied is not None:
+        raise ValueError("tokens that count differently can't be copied")
     log_generate, log_copied = copied or (None, None)
-    given = (features, weight, bias, targets, smoothing, log_generate, log_copied)
+    given = (features, weight, bias, targets, smoothing, log_generate, log_copied, counts)
     return Loss(*_SmoothedCrossEntropy.apply(*given))  # type: ignore[no-untyped-call]
 
 

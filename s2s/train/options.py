@@ -69,7 +69,10 @@ class TrainerConfig:
     save_every: int | None = None  # steps; null = at every validation
     keep: int = 2  # newest checkpoints that are kept
     precision: Literal["auto", "float32", "bf16"] = "auto"  # auto: bf16 on a GPU that has it, else float32
-    max_bad_steps: int = 10  # steps in a row with a loss that is not finite before training stops
+    graphs: Literal["auto", "off"] = "auto"  # auto: updates are CUDA graphs on a GPU where the model allows it
+    max_bad_steps: int = (
+        10  # in a row with a loss that isn't finite before training stops; with graphs seen when logged
+    )
     subword_sample: float = 0.0  # alpha of subword regularisation (arXiv 1804.10959; BPE-dropout for bpe); 0 = off
     links: str | None = None  # auto, or a file: i-j word links of each training pair, for optim.guided_alignment
     lexicon: int = 0  # candidates of each source token that the model keeps for search.shortlist; 0 = none
