@@ -38,6 +38,7 @@ bench: $(READY) ## speed beside other toolkits; CORPUS=FOLDER with train, val an
 	$(BIN)/python -m bench.speed prepare $(CORPUS)
 	$(BIN)/python -m bench.speed install
 	$(BIN)/python -m bench.speed run
+	$(BIN)/python -m bench.speed show
 
 format: $(READY) ## put all code into the one style
 	$(BIN)/ruff check --fix .

@@ -3,10 +3,13 @@
     python -m bench.speed prepare CORPUS [--work DIR]      # cut into pieces; CORPUS has train, val, test .en and .de
     python -m bench.speed install [NAME ...] [--work DIR]  # an environment for each toolkit
     python -m bench.speed run [NAME ...] [--shapes S ...] [--rounds 3] [--work DIR]
+    python -m bench.speed guard [NAME ...] [--shapes S ...] [--rounds 1] [--work DIR]
+    python -m bench.speed show
 
 Target tokens a second are real ones, padding not counted, after the first updates. Decoding forces 15 tokens on 512
 sentences, in batches of 64. `other` tells for how many seconds the machine did something else beside a run.
-What `run` found is written to bench/results/speed as JSON, and a table to the standard output.
+What `run` found is written to bench/results/speed as JSON, and `show` makes a page and a picture of the last of it.
+`guard` runs once more and fails where s2s, as a ratio to another toolkit in the same run, is slower than it was kept.
 """
 
 from __future__ import annotations
@@ -16,7 +19,6 @@ import datetime
 import gzip
 import json
 import shutil
-import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -26,17 +28,20 @@ from typing import Any
 import sentencepiece
 
 from bench.measure import Measured, measure
+from bench.page import draw, fallen, page, table
 from bench.peers.base import SENTENCES, SHAPES, THREADS, VOCABULARY, Corpus, Peer, Shape
 from bench.peers.eole import Eole
 from bench.peers.itself import S2S
 from bench.peers.joeynmt import JoeyNMT
 from bench.peers.marian import Marian
 from bench.peers.opennmt import OpenNMT
+from bench.peers.yardstick import Yardstick
 from s2s.show.machine import machine_facts
 
 RESULTS = Path(__file__).resolve().parent / "results" / "speed"
 PEERS: tuple[Peer, ...] = (
     S2S(),
+    Yardstick(),
     OpenNMT(),
     JoeyNMT(),
     Eole(),
@@ -148,35 +153,6 @@ def _facts(done: Measured) -> dict[str, Any]:
     return {"peak_mb": round(done.peak / 1e6), "other": round(done.other, 1), "seconds": round(done.seconds, 1)}
 
 
-def table(found: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
-    """A line for each toolkit of each row: median, range, and how many times the best of the others s2s is."""
-    told = []
-    for row, peers in found.items():
-        medians = {
-            name: statistics.median(rates)
-            for name, runs in peers.items()
-            if (rates := [run["rate"] for run in runs if "rate" in run])
-        }
-        others = [rate for name, rate in medians.items() if not name.startswith("s2s")]
-        told += [
-            "",
-            f"| {row} | median | range | peak MB | first update after s | s2s against the best |",
-            "|---" * 6 + "|",
-        ]
-        for name, runs in peers.items():
-            if name not in medians:
-                told.append(f"| {name} | failed |  |  |  |  |")
-                continue
-            good = [run for run in runs if "rate" in run]
-            rates = [run["rate"] for run in good]
-            first = f"{statistics.median(run['first'] for run in good):.1f}" if "first" in good[0] else ""
-            ratio = f"{medians[name] / max(others):.2f}" if name.startswith("s2s") and others else ""
-            spread = f"{min(rates):,.0f} to {max(rates):,.0f}"
-            peak = max(run["peak_mb"] for run in good)
-            told.append(f"| {name} | {medians[name]:,.0f} | {spread} | {peak:,} | {first} | {ratio} |")
-    return "\n".join(told[1:])
-
-
 def run(peers: Sequence[Peer], shapes: Sequence[Shape], rounds: int, work: Path) -> dict[str, Any]:
     """All rows, `rounds` times, the toolkits in turns."""
     corpus = Corpus(work / "corpus")
@@ -188,7 +164,7 @@ def run(peers: Sequence[Peer], shapes: Sequence[Shape], rounds: int, work: Path)
                 rows: list[tuple[str, dict[str, Any]]] = []
                 if peer.name == peer.trained_by:
                     rows.append((f"{shape.name}: tokens/s", training(peer, shape, corpus, folder, python)))
-                for beam in (5, 1):
+                for beam in () if isinstance(peer, Yardstick) else (5, 1):
                     row = f"{shape.name}: sentences/s, {'greedy' if beam == 1 else f'beam {beam}'}"
                     if (folder / "output.log").exists() and "error" not in (rows[0][1] if rows else {}):
                         rows.append((row, decoding(peer, shape, corpus, folder, python, beam)))
@@ -200,25 +176,50 @@ def run(peers: Sequence[Peer], shapes: Sequence[Shape], rounds: int, work: Path)
     return {"date": datetime.date.today().isoformat(), "machine": facts, "rounds": rounds, "found": found}
 
 
+def last() -> dict[str, Any]:
+    """The result that was kept last."""
+    kept = sorted(RESULTS.glob("*.json"))
+    if not kept:
+        raise SystemExit(f"{RESULTS} has no result yet: python -m bench.speed run")
+    found: dict[str, Any] = json.loads(kept[-1].read_text(encoding="utf-8"))
+    return found
+
+
+def show() -> None:
+    """The page and the picture of the result that was kept last."""
+    done = last()
+    draw(done["found"], RESULTS / "speed.png")
+    (RESULTS / "README.md").write_text(page(done, "speed.png"), encoding="utf-8")
+
+
 def main(argv: Sequence[str]) -> int:
-    """Do what the words say. Returns the exit code: 1 if a toolkit couldn't be measured."""
+    """Do what the words say. Returns the exit code: 1 if a toolkit couldn't be measured, or s2s has become slower."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=("prepare", "install", "run"))
+    parser.add_argument("task", choices=("prepare", "install", "run", "guard", "show"))
     parser.add_argument("words", nargs="*", metavar="CORPUS or NAME")
     parser.add_argument("--shapes", nargs="+", default=[shape.name for shape in SHAPES])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int)
     parser.add_argument("--work", type=Path, default=Path("runs/bench"))
     asked = parser.parse_args(argv)
     work = asked.work.resolve()
     if asked.task == "prepare":
         prepare(Path(asked.words[0]), work)
         return 0
+    if asked.task == "show":
+        show()
+        return 0
     peers = [peer for peer in PEERS if not asked.words or any(peer.name.startswith(word) for word in asked.words)]
     if asked.task == "install":
         for peer in peers:
             install(peer, work)
         return 0
-    done = run(peers, [shape for shape in SHAPES if shape.name in asked.shapes], asked.rounds, work)
+    shapes = [shape for shape in SHAPES if shape.name in asked.shapes]
+    if asked.task == "guard":
+        peers = [peer for peer in peers if python_of(peer, work).exists()]
+        slower = fallen(last()["found"], run(peers, shapes, asked.rounds or 1, work)["found"])
+        print("\n".join(slower) or "as fast as it was")
+        return int(bool(slower))
+    done = run(peers, shapes, asked.rounds or 3, work)
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{done['date']}.json").write_text(
         json.dumps(done, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"

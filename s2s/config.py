@@ -82,7 +82,9 @@ class Config:
     copy: BuilderNode = field(default_factory=lambda: _default_node("copy", "none"))
     seed: int = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    kernels: Literal["auto", "plain"] = "auto"  # of training; auto: fused ones where they can run, on a GPU
     threads: int | None = None  # null = one a core
+    profile: bool = False  # look at where the time of some updates goes: profile.json and a part of the report
     output: str = "runs"  # folder of the run folders, relative to where the user stands
     task: TaskConfig = field(default_factory=TaskConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

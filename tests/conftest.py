@@ -3,11 +3,14 @@
 What they import is in `toys`: another folder may have a conftest of its own, and only one of them can be imported.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from toys import Done, call, trained
+
+os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports Triton: tests of kernels run on a CPU
 
 PIECES = ("text=sentencepiece", "text.size=290", "text.joint=true", "optim.lr=1.5e-2", "trainer.steps=160")
 

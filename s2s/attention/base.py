@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from s2s.attention.align import Alignment, SoftAlignment
 from s2s.attention.functional import merge_heads, split_heads, weighted_sum
+from s2s.attention.kernels import usable
 from s2s.attention.keyvalue import KeyValue
 from s2s.attention.normalise import Normaliser
 from s2s.attention.options import Options
-from s2s.attention.score import Score, check_heads
+from s2s.attention.score import AdditiveScore, Score, check_heads
 from s2s.errors import NonFiniteError, UsageError
+from s2s.gather import linear
 from s2s.types import AttentionOutput, Encoded, Memory, State
 
 
@@ -154,9 +156,23 @@ class ScoredAttention(Attention):
 
     def attend(self, query: Tensor, memory: Memory, state: State, need_weights: bool) -> AttentionOutput:
         """Attend with query (B, T, Q): context (B, T, V), weights (B, T, S)."""
+        if isinstance(self.score, AdditiveScore) and query.numel() and memory.keys.numel() and self._is_fused(query):
+            from s2s.attention.kernels.additive import additive_attention
+
+            asked, vector = linear(query, self.score.query_weight), self.score.vectors().squeeze(0)
+            context, weights = additive_attention(asked, memory.keys, vector, memory.mask, memory.values)
+            return AttentionOutput(context, weights if need_weights else None, state, {})
         energies = self.score(query, self.by_head(memory.keys))
         weights, state, aux = self.align(energies, memory.mask, state, query)
         return self.read(weights, memory, state, aux, need_weights)
+
+    def _is_fused(self, query: Tensor) -> bool:
+        """Whether one kernel does all of it: one head, a plain softmax, and weights that nobody else has a say in."""
+        if type(self) is not ScoredAttention or type(self.align) is not SoftAlignment or self.heads > 1:
+            return False
+        normaliser, dropped = self.align.normaliser, self.training and self.dropout.p > 0
+        soft = normaliser.name == "softmax" and normaliser.temperature == 1.0
+        return soft and not dropped and usable(query.device)
 
     def by_head(self, kept: Tensor) -> Tensor:
         """What the memory holds, with an axis for heads: (B, H, S, ...)."""

@@ -89,11 +89,16 @@ class AdditiveScore(Score):
         """U h + b: (B, H, S, A / H)."""
         return split_heads(nn.functional.linear(states, self.key_weight, self.bias), self.heads)
 
-    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
-        """Energies (B, H, T, S)."""
+    def vectors(self) -> Tensor:
+        """v of each head, (H, A / H), normed where that is asked for."""
         vectors = self.vector.view(self.heads, -1)
         if self.gain is not None:
             vectors = self.gain.unsqueeze(1) * vectors / vectors.norm(dim=1, keepdim=True)
+        return vectors
+
+    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        """Energies (B, H, T, S)."""
+        vectors = self.vectors()
         queries = split_heads(linear(query, self.query_weight), self.heads)
         if self.heads == 1:  # squeezed, not indexed: the gradient of an index is a whole tensor of zeros at each step
             return additive_energies(queries.squeeze(1), keys.squeeze(1), vectors.squeeze(0)).unsqueeze(1)

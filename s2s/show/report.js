@@ -339,8 +339,33 @@ function drawRest() {
   section("configuration", report.config ? element("pre", { tabindex: "0", "aria-label": "Configuration as YAML" }, report.config) : missing("This run has no configuration text."));
 }
 
+// ---- where the time of an update goes
+
+function drawProfile() {
+  if (!report.profile) return;
+  document.getElementById("profile").hidden = false;
+  const { parts, text } = report.profile;
+  const all = parts.reduce((sum, part) => sum + part[1], 0);
+  const longest = Math.max(...parts.map((part) => Math.max(part[1], part[2])));
+  const number = (value) => element("td", { class: "number" }, value);
+  const ms = (seconds) => (1000 * seconds).toFixed(seconds < 0.01 ? 2 : 1);
+  const rows = parts.map(([name, seconds, floor]) => {
+    const bar = element("i", { class: "time" });
+    bar.style.setProperty("--w", seconds / longest);
+    const least = element("i", { class: "least" });
+    least.style.setProperty("--w", floor / longest);
+    return element("tr", {}, element("th", { scope: "row" }, name), number(ms(seconds)),
+      number(`${Math.round(100 * seconds / all)} %`), number(floor ? ms(floor) : "–"),
+      element("td", { class: "times", "aria-hidden": "true" }, bar, floor ? least : null));
+  });
+  const head = ["Part", "ms an update", "share", "ms at best", ""].map((name) => element("th", { scope: "col" }, name));
+  section("profile", element("p", { class: "lead" }, text),
+    element("div", { class: "scroll" }, element("table", { class: "plain wide" }, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows))));
+}
+
 drawHeader();
 drawScores();
 drawSamples();
 drawCurves();
+drawProfile();
 drawRest();

@@ -85,6 +85,7 @@ class ReportData:
     machine: name -> value, in the order to show (`machine_facts`, wall time, peak memory, tokens/s).
     languages: language codes of source and target, or empty; they pick the right shapes for Han characters.
     notes: what a reader must know, such as a run that was cut off.
+    profile: where the time of an update goes: `parts` of [name, seconds, fewest seconds], and a `text`.
     """
 
     name: str
@@ -101,6 +102,7 @@ class ReportData:
     config_text: str = ""
     machine: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    profile: Mapping[str, Any] | None = None
 
 
 def write_report(path: str | Path, data: ReportData) -> None:
@@ -152,6 +154,7 @@ def _content(data: ReportData) -> dict[str, Any]:
         "curves": _curves(data.events),
         "data": {"text": data.data_text, "splits": list(data.splits.items()), "drops": list(data.drops.items())},
         "machine": list(data.machine.items()),
+        "profile": None if data.profile is None else dict(data.profile),
         "config": _cut(data.config_text, MAX_CONFIG),
         "notes": list(data.notes),
     }

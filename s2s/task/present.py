@@ -101,8 +101,9 @@ def report(
     events: Sequence[Mapping[str, Any]],
     samples: Sequence[Sample],
     machine: Mapping[str, str],
+    profile: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write report.html of a run. scores: of each split, and of what else was scored."""
+    """Write report.html of a run. scores: of each split, and of what else was scored. profile: see `ReportData`."""
     drops: dict[str, int] = {}
     for counts in corpus.report.splits.values():
         for reason, count in counts.dropped.items():
@@ -133,6 +134,7 @@ def report(
             drops=drops,
             config_text=config_text,
             machine=machine,
+            profile=profile,
             notes=notes,
         ),
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from s2s.attention.kernels import use
 from s2s.config import BuilderNode, Config, to_plain
 from s2s.errors import BundleError, DataError
 from s2s.files import RunLock, read_json, write_atomic
@@ -32,12 +33,15 @@ from s2s.text.vocabulary import Tokenizer, beginnings
 from s2s.train import checkpoint
 from s2s.train.log import RunLog, read_log, training_speed
 from s2s.train.loop import Data, Run, fit
+from s2s.train.profile import shown
 from s2s.types import Score
 
 # Keys that a resumed run may change: they say how long and where, not what is learned.
 FREE = (
     "device",
+    "kernels",
     "threads",
+    "profile",
     "output",
     "name",
     "task.eval_splits",
@@ -54,6 +58,9 @@ FREE = (
     "trainer.tensorboard",
     "trainer.samples",
 )
+
+
+PROFILE = "profile.json"
 
 
 def train(config: Config, folder: Path, config_text: str, display: Progress, *, changed_corpus: bool = False) -> Path:
@@ -94,14 +101,31 @@ def train(config: Config, folder: Path, config_text: str, display: Progress, *, 
             validate=_validation(trained, prepared),
             keep_best=_keeper(trained, prepared, run, folder),
         )
+        _keep_profile(run, folder)
         finish(folder, config, config_text, prepared, log, seconds=time.monotonic() - began)
         log.close()
         return folder
 
 
+def _keep_profile(run: Run, folder: Path) -> None:
+    """Write profile.json, if updates were looked at."""
+    if run.profiler is None:
+        return
+    position = run.position
+    found = run.profiler.result(
+        training=position.training_seconds, waiting=position.seconds - position.training_seconds
+    )
+    if found is None:
+        print("profile: too few updates in this session to look at any", file=sys.stderr)
+        return
+    write_atomic(folder / PROFILE, (json.dumps(found.plain(), indent=1) + "\n").encode())
+    print(found.told(), file=sys.stderr)
+
+
 def set_up(config: Config) -> torch.device:
     """Threads and device of a config; what it computes is then a function of config and data."""
     device = pick_device(config.device)
+    use(config.kernels)
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
@@ -124,7 +148,7 @@ def start_run(config: Config, prepared: Prepared, device: torch.device) -> Run:
         "tokenizers": [prepared.source.digest, prepared.target.digest],
         "threads": torch.get_num_threads(),
     }
-    return Run(model, config.optim, config.trainer, seed=config.seed, meta=meta)
+    return Run(model, config.optim, config.trainer, seed=config.seed, meta=meta, profile=config.profile)
 
 
 def _tokenizers(config: Config, corpus: Corpus, folder: Path, display: Progress) -> tuple[Tokenizer, Tokenizer]:
@@ -263,9 +287,11 @@ def finish(folder: Path, config: Config, config_text: str, prepared: Prepared, l
         for number, lines in enumerate(reference_streams(corpus.splits[split]), 1):
             name = f"{split}.ref" if number == 1 else f"{split}.ref.{number}"
             write_atomic(folder / name, "".join(f"{line}\n" for line in lines).encode())
+    kept = folder / PROFILE
+    profile = shown(json.loads(kept.read_bytes())) if kept.exists() else None
     split = next(iter(evaluations), "dev")
     samples = draw_samples(trained, corpus.splits[split], config.trainer.samples, folder / "attention")
-    report(folder, config, config_text, corpus, evaluations, found, events, samples, machine)
+    report(folder, config, config_text, corpus, evaluations, found, events, samples, machine, profile)
     point_latest(folder)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -23,34 +23,17 @@ from s2s.tensors import persistent_buffers
 from s2s.text.batching import BatchPlan, Example, collate
 from s2s.train import checkpoint
 from s2s.train.average import MovingAverage, mean
+from s2s.train.display import Display
 from s2s.train.graph import CapturedUpdates, CaptureError
 from s2s.train.log import RunLog
 from s2s.train.options import OptimConfig, TrainerConfig
+from s2s.train.profile import Profiler, part
 from s2s.train.recorded import go_plain, record_updates, settle
 from s2s.train.schedule import rate, sampling_share
 from s2s.train.signals import InterruptedRunError, StopRequest, stop_request
 from s2s.train.step import make_optimizer, update
 
 LOWER_IS_BETTER = ("loss", "ter", "generic")
-
-
-class Display(Protocol):
-    """Where progress is shown (`s2s.show.console`)."""
-
-    def start(self, title: str, *, total: int | None = None, minutes: float | None = None, done: int = 0) -> None:
-        """Training begins, or goes on after `done` steps."""
-
-    def step(self, step: int, *, loss: float, tokens_per_second: float, lr: float | None = None) -> None:
-        """Some steps are done."""
-
-    def valid(self, step: int, metrics: Mapping[str, float], *, best: bool = False) -> None:
-        """The model was validated."""
-
-    def note(self, text: str) -> None:
-        """Something to say."""
-
-    def close(self) -> None:
-        """Training is over."""
 
 
 @dataclass
@@ -89,14 +72,23 @@ class Run:
     """A model in training, with all that a checkpoint holds."""
 
     def __init__(
-        self, model: Seq2Seq, optim: OptimConfig, trainer: TrainerConfig, *, seed: int, meta: Mapping[str, Any]
+        self,
+        model: Seq2Seq,
+        optim: OptimConfig,
+        trainer: TrainerConfig,
+        *,
+        seed: int,
+        meta: Mapping[str, Any],
+        profile: bool = False,
     ) -> None:
+        """profile: look at where the time of some updates goes, see `s2s.train.profile`."""
         self.model, self.optim, self.trainer, self.meta = model, optim, trainer, dict(meta)
         self.optimizer = make_optimizer(model, optim)
         self.average = MovingAverage(model, optim.ema) if optim.ema else None
         self.position = Position()
         self.captured: CapturedUpdates | None = None  # makes the updates where they are recorded
         self.device = next(model.parameters()).device
+        self.profiler = Profiler(model, optim, trainer.precision) if profile else None
         torch.manual_seed(seed)
 
     def averaged(self) -> AbstractContextManager[None]:
@@ -187,7 +179,8 @@ def fit(
                 if position.finished:
                     break
                 rows = batches[position.batch : position.batch + trainer.accumulate]
-                _train_step(run, data, rows, len(batches), log, display, clock)
+                with run.profiler.update() if run.profiler else nullcontext():
+                    _train_step(run, data, rows, len(batches), log, display, clock)
                 if position.batch >= len(batches):
                     position.epoch, position.batch = position.epoch + 1, 0
                     batches = _batches(data, position)
@@ -289,7 +282,8 @@ def _train_step(
 ) -> None:
     position, trainer = run.position, run.trainer
     run.model.train()
-    examples = [collate(data.fetch(one, position.epoch), one, trainer.pad_multiple) for one in rows]
+    with part("data"):
+        examples = [collate(data.fetch(one, position.epoch), one, trainer.pad_multiple) for one in rows]
     progress = _progress(run, batches)
     learning_rate = rate(run.optim, position.step, progress)
     added = progress >= run.optim.attention_loss_from
@@ -316,8 +310,11 @@ def _train_step(
     if made and made.finite:
         position.bad_steps = 0
         position.tokens += made.tokens
+        if run.profiler:
+            run.profiler.saw(made.tokens)
         if run.average:
-            run.average.update(position.step - 1)
+            with part("optimizer"):
+                run.average.update(position.step - 1)
         position.loss_sum += made.loss * made.tokens
         position.nll_sum += made.nll * made.tokens
         position.loss_tokens += made.tokens

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from s2s.errors import RunError
 from s2s.text.batching import BatchPlan, collate
+from s2s.train.display import Display
 from s2s.train.graph import CapturedUpdates, CaptureError, obstacle, recorder
 from s2s.train.log import RunLog
 
 if TYPE_CHECKING:
-    from s2s.train.loop import Data, Display, Run
+    from s2s.train.loop import Data, Run
 
 
 def record_updates(run: Run, data: Data, log: RunLog, display: Display) -> BatchPlan:
@@ -19,7 +20,7 @@ def record_updates(run: Run, data: Data, log: RunLog, display: Display) -> Batch
     made = recorder(run.device) if run.trainer.graphs == "auto" else None
     if made is None:
         return data.plan
-    if reason := obstacle(run.model, run.optim):
+    if reason := "profile=true looks into each of them" if run.profiler else obstacle(run.model, run.optim):
         go_plain(run, reason, log, display)
         return data.plan
     run.captured = CapturedUpdates(

@@ -16,6 +16,7 @@ from s2s.model.seq2seq import Seq2Seq, at_positions, real_positions
 from s2s.tensors import persistent_buffers
 from s2s.train.loss import Copied, Loss, best_tokens, guided_alignment, smoothed_cross_entropy, symmetric_divergence
 from s2s.train.options import OptimConfig
+from s2s.train.profile import part
 from s2s.types import Batch, DecoderOutput
 
 
@@ -166,20 +167,24 @@ def update(
     before = [buffer.clone() for buffer in buffers]
     optimizer.zero_grad(set_to_none=True)
     try:
-        for batch in (batch.to(device) for batch in batches):
+        with part("data"):
+            batches = [batch.to(device) for batch in batches]
+        for batch in batches:
             if sampling:
                 with autocast(device, precision):  # its own: autocast would keep weights without gradient from here
                     batch = own_inputs(model, batch, sampling)
-            with autocast(device, precision):
+            with part("output layer"), autocast(device, precision):  # encoder and decoder are parts inside
                 one = batch_loss(model, batch, config, added=added)
             loss = one.loss / max(1, tokens)
             if one.guided is not None:
                 loss = loss + guidance * one.guided
                 guided_sum += one.guided.detach()
-            loss.backward()  # type: ignore[no-untyped-call]
+            with part("backward"):
+                loss.backward()  # type: ignore[no-untyped-call]
             loss_sum += one.loss.detach()
             nll_sum += one.nll
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip if config.clip else math.inf)
+        with part("optimizer"):
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip if config.clip else math.inf)
         sums = torch.stack([loss_sum, nll_sum, norm.to(loss_sum.dtype), guided_sum]).tolist()  # one synchronisation
     except NonFiniteError:
         sums = [math.nan] * 4
@@ -192,5 +197,6 @@ def update(
     elif tokens:
         for group in optimizer.param_groups:
             group["lr"] = rate
-        optimizer.step()
+        with part("optimizer"):
+            optimizer.step()
     return made

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from bench import speed
+from bench import page, speed
 from bench.measure import measure
 from bench.peers.base import SHAPES, Corpus
 from s2s import app
@@ -84,9 +84,44 @@ def test_medians_are_compared_with_the_best_other():
         return [{"rate": rate, "peak_mb": 10, "first": 2.0} for rate in rates]
 
     found = {"row": {"s2s": runs(30, 10, 20), "one": runs(8, 9, 10), "two": runs(10, 12, 11), "three": [{"error": []}]}}
-    lines = speed.table(found).split("\n")
+    lines = page.table(found).split("\n")
     assert lines[2] == "| s2s | 20 | 10 to 30 | 10 | 2.0 | 1.82 |"
     assert lines[-1].startswith("| three | failed")
+
+
+def rates(**values):
+    return {name: [{"rate": value, "peak_mb": 10, "other": 0.1}] for name, value in values.items()}
+
+
+def test_the_guard_compares_ratios_in_one_run(tmp_path, monkeypatch, capsys):
+    kept = {"train": rates(s2s=200, other=100, yardstick=400), "decode": rates(s2s=50, other=50)}
+    same_on_a_slower_machine = {"train": rates(s2s=20, other=10, yardstick=41), "alone": rates(s2s=1)}
+    assert page.fallen(kept, same_on_a_slower_machine) == []
+    slower = {"train": rates(s2s=80, other=50, yardstick=190), "decode": rates(s2s=44, other=50)}
+    assert page.fallen(kept, slower) == ["train: s2s is 1.60 times as fast as other, was 2.00 times",
+                                         "train: s2s is 0.42 times as fast as yardstick, was 0.50 times"]  # fmt: skip
+    assert page.fallen({}, slower) == []
+    monkeypatch.setattr(speed, "RESULTS", tmp_path)
+    with pytest.raises(SystemExit, match="no result yet"):
+        speed.main(["guard"])
+    (tmp_path / "2026-01-01.json").write_text(json.dumps({"found": kept}))
+    for found, code in ((slower, 1), (same_on_a_slower_machine, 0)):
+        monkeypatch.setattr(speed, "run", lambda *_, found=found: {"found": found})
+        assert speed.main(["guard"]) == code
+    assert "was 2.00 times" in capsys.readouterr().out
+
+
+def test_a_page_and_a_picture_come_from_what_was_kept(tmp_path, monkeypatch):
+    found = {"train": rates(s2s=200, other=100), "decode": rates(s2s=50) | {"other": [{"error": ["?"], "other": 7.5}]}}
+    done = {"date": "2026-01-01", "machine": {"CPU": "a chip", "cores": "2"}, "rounds": 1, "found": found}
+    monkeypatch.setattr(speed, "RESULTS", tmp_path)
+    (tmp_path / "2026-01-01.json").write_text(json.dumps(done))
+    assert speed.main(["show"]) == 0
+    text = (tmp_path / "README.md").read_text()
+    assert "CPU a chip, cores 2. 1 rounds" in text
+    assert "at most 7.5 processor seconds" in text
+    assert "| s2s | 200 | 200 to 200 | 10 |  | 2.00 |" in text
+    assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_corpus_is_cut_into_one_vocabulary(tmp_path, monkeypatch):

@@ -1,0 +1,292 @@
+"""Where the time of an update goes, beside what the model and the machine allow at best: `profile=true`.
+
+Parts exclude each other: while the decoder runs its attention, only the attention's time passes. So they add up to the
+whole update. On a GPU each border between parts waits for the device, which an update otherwise doesn't.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from s2s.attention.base import Attention
+from s2s.model.seq2seq import Seq2Seq
+from s2s.train.options import OptimConfig
+
+PARTS = ("data", "encoder", "attention", "recurrence", "output layer", "backward", "optimizer", "other")
+WARM = 5  # updates that aren't looked at
+COUNTED = 20  # updates that are timed; one before them has its operations counted
+
+_FLOAT = 4  # bytes
+
+
+def _added_product(added: Any, left: Sequence[int], right: Sequence[int], *_: Any, **__: Any) -> int:
+    """Operations of `addmm_`, which torch's counter doesn't know."""
+    return 2 * left[0] * left[1] * right[1]
+
+
+def _attended(query: Sequence[int], key: Sequence[int], *_: Any, **__: Any) -> int:
+    """Operations of torch's fused attention on a CPU: energies and contexts."""
+    batch, heads, steps, size = query
+    return 2 * 2 * batch * heads * steps * key[2] * size
+
+
+def _attended_backward(gradient: Sequence[int], query: Sequence[int], key: Sequence[int], *_: Any, **__: Any) -> int:
+    """Of its backward pass, which takes the energies anew and four gradients: five products in place of two."""
+    return _attended(query, key) * 5 // 2
+
+
+_UNKNOWN = {
+    torch.ops.aten.addmm_: _added_product,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attended,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attended_backward,
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of an update. seconds, operations, bytes: of one, on average; floor: the fewest seconds for them."""
+
+    name: str
+    seconds: float
+    operations: float  # of matrix products, a multiplication and an addition each counted
+    bytes: float  # of weights, gradients and the optimiser's state that have to be read or written
+    floor: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What was found. rate: operations a second and bandwidth: bytes a second that this machine was seen to reach."""
+
+    parts: Sequence[Part]
+    updates: int
+    tokens: float  # target tokens an update, padding not counted
+    rate: float
+    bandwidth: float
+    waiting: float  # seconds of validation and saving in the whole run so far
+    training: float  # seconds of updates in the whole run so far
+
+    @property
+    def seconds(self) -> float:
+        """Of an update."""
+        return sum(part.seconds for part in self.parts)
+
+    @property
+    def floor(self) -> float:
+        """The fewest seconds of an update."""
+        return sum(part.floor for part in self.parts)
+
+    def told(self) -> str:
+        """In one line."""
+        ranked = sorted(self.parts, key=lambda part: -part.seconds)
+        shares = ", ".join(f"{part.name} {100 * part.seconds / self.seconds:.0f} %" for part in ranked if part.seconds)
+        speed, best = self.tokens / self.seconds, self.tokens / self.floor
+        return f"profile of {self.updates} updates: {speed:,.0f} target tokens/s, {best:,.0f} at best; {shares}"
+
+    def plain(self) -> dict[str, Any]:
+        """As profile.json has it."""
+        return {**asdict(self), "seconds": self.seconds, "floor": self.floor}
+
+
+class _Meter:
+    """What was used up in each part: seconds, or operations. Parts nest; only the innermost one counts."""
+
+    def __init__(self, read: Callable[[], float]) -> None:
+        self.used = dict.fromkeys(PARTS, 0.0)
+        self._read, self._open, self._mark = read, ["other"], read()
+
+    def enter(self, part: str) -> None:
+        """A part begins."""
+        self._take()
+        self._open.append(part)
+
+    def leave(self) -> None:
+        """The innermost part is over."""
+        self._take()
+        self._open.pop()
+
+    def _take(self) -> None:
+        now = self._read()
+        self.used[self._open[-1]] += now - self._mark
+        self._mark = now
+
+    def close(self) -> dict[str, float]:
+        """All that was used up."""
+        self._take()
+        return self.used
+
+
+_meter: ContextVar[_Meter | None] = ContextVar("profile_meter", default=None)
+
+
+@contextmanager
+def part(name: str) -> Iterator[None]:
+    """What happens inside belongs to a part of `PARTS`, where an update is looked at."""
+    meter = _meter.get()
+    if meter is None:
+        yield
+        return
+    meter.enter(name)
+    try:
+        yield
+    finally:
+        meter.leave()
+
+
+class Profiler:
+    """Looks at some updates of a run."""
+
+    def __init__(self, model: Seq2Seq, optim: OptimConfig, precision: str) -> None:
+        self._model, self._device = model, next(model.parameters()).device
+        self._state = (0 if optim.name == "sgd" else 2) + bool(optim.ema)  # numbers that are kept for each weight
+        self._half = precision == "bf16" or (precision == "auto" and self._device.type == "cuda")
+        self._seen, self._tokens, self._timed = 0, 0, 0
+        self._seconds: dict[str, float] = dict.fromkeys(PARTS, 0.0)
+        self._operations: dict[str, float] = {}
+        self._fused = 0.0  # operations of fused recurrent calls, which torch's counter doesn't see
+
+    @contextmanager
+    def update(self) -> Iterator[None]:
+        """Around an update."""
+        number = self._seen - WARM
+        self._seen += 1
+        if not 0 <= number <= COUNTED:
+            yield
+            return
+        counter = FlopCounterMode(display=False, custom_mapping=_UNKNOWN) if number == 0 else None
+        with counter or nullcontext():
+            meter = _Meter(self._clock if counter is None else lambda: counter.get_total_flops() + self._fused)
+            hooks = self._hooks(counted=counter is not None)
+            token = _meter.set(meter)
+            try:
+                yield
+            finally:
+                _meter.reset(token)
+                for hook in hooks:
+                    hook.remove()
+                used = meter.close()
+        if counter is not None:
+            self._operations = used
+            return
+        self._timed += 1
+        self._seconds = {name: self._seconds[name] + used[name] for name in PARTS}
+
+    def saw(self, tokens: int) -> None:
+        """Target tokens of the update just made."""
+        if 1 <= self._seen - 1 - WARM <= COUNTED:
+            self._tokens += tokens
+
+    def result(self, *, training: float, waiting: float) -> Profile | None:
+        """What was found, with the machine's ceilings taken now; None after too few updates."""
+        if not self._timed:
+            return None
+        rate, bandwidth = _ceilings(self._device, torch.bfloat16 if self._half else torch.float32)
+        moved = self._bytes()
+        parts = []
+        for name in PARTS:
+            operations, size = self._operations.get(name, 0.0), moved.get(name, 0.0)
+            floor = max(operations / rate, size / bandwidth)
+            parts.append(Part(name, self._seconds[name] / self._timed, operations, size, floor))
+        return Profile(parts, self._timed, self._tokens / self._timed, rate, bandwidth, waiting, training)
+
+    def _clock(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+    def _hooks(self, *, counted: bool) -> list[Any]:
+        """Hooks on the modules that are parts."""
+        named: list[tuple[nn.Module, str]] = [
+            (self._model, "other"),
+            (self._model.source_embedding, "encoder"),
+            (self._model.encoder, "encoder"),
+            (self._model.decoder, "recurrence"),
+        ]
+        named += [(one, "attention") for one in self._model.decoder.modules() if isinstance(one, Attention)]
+        hooks: list[Any] = []
+        for module, name in named:
+            hooks.append(module.register_forward_pre_hook(lambda *_, name=name: _entered(name)))
+            hooks.append(module.register_forward_hook(lambda *_: _left()))
+        if counted:
+            fused = [one for one in self._model.modules() if isinstance(one, nn.LSTM | nn.GRU)]
+            hooks += [one.register_forward_hook(self._count_fused) for one in fused]
+        return hooks
+
+    def _count_fused(self, module: nn.Module, inputs: tuple[Any, ...], _: Any) -> None:
+        """A fused recurrent layer: its products forward, and twice as many backward, counted here at once."""
+        rows = inputs[0].numel() // inputs[0].size(-1)
+        weights = sum(p.numel() for name, p in module.named_parameters() if name.startswith("weight"))
+        self._fused += 3 * 2.0 * rows * weights
+
+    def _bytes(self) -> dict[str, float]:
+        """What has to be moved for each part, if everything else stays in the processor's cache."""
+        model = self._model
+        attention = {id(p) for one in model.decoder.modules() if isinstance(one, Attention) for p in one.parameters()}
+        output = {id(p) for p in model.output.parameters()}
+        sizes = {
+            "encoder": sum(p.numel() for p in model.encoder.parameters()),
+            "attention": sum(p.numel() for p in model.parameters() if id(p) in attention),
+            "recurrence": sum(p.numel() for p in model.decoder.parameters() if id(p) not in attention | output),
+        }
+        everything = sum(p.numel() for p in model.parameters())
+        last = sum(p.numel() for p in model.output.parameters())
+        moved: dict[str, float] = {name: _FLOAT * size for name, size in sizes.items()}  # read forward
+        moved["output layer"] = 3.0 * _FLOAT * last  # read for logits and for the features' gradient; its own written
+        moved["backward"] = 2.0 * _FLOAT * sum(sizes.values())  # read, and gradients written
+        moved["optimizer"] = _FLOAT * everything * (3.0 + 2 * self._state)  # gradient, weight and state in and out
+        return moved
+
+
+def _entered(name: str) -> None:
+    meter = _meter.get()
+    if meter is not None:
+        meter.enter(name)
+
+
+def _left() -> None:
+    meter = _meter.get()
+    if meter is not None:
+        meter.leave()
+
+
+def _ceilings(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
+    """Operations a second of a matrix product, and bytes a second of a copy (read and written): the best of some."""
+    size = 4096 if device.type == "cuda" else 1024
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    block = torch.zeros((1 << 28 if device.type == "cuda" else 1 << 26) // _FLOAT, device=device)
+    target = torch.empty_like(block)
+
+    def best(work: Callable[[], object], times: int) -> float:
+        fewest = float("inf")
+        for _ in range(times):
+            began = time.perf_counter()
+            work()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            fewest = min(fewest, time.perf_counter() - began)
+        return fewest
+
+    rate = 2.0 * size**3 / best(lambda: a @ b, 12)
+    return rate, 2.0 * _FLOAT * block.numel() / best(lambda: target.copy_(block), 8)
+
+
+def shown(profile: Mapping[str, Any]) -> dict[str, Any]:
+    """What the report draws of a profile as profile.json has it."""
+    rate, bandwidth = profile["rate"] / 1e9, profile["bandwidth"] / 1e9
+    return {
+        "parts": [[one["name"], one["seconds"], one["floor"]] for one in profile["parts"] if one["seconds"]],
+        "text": f"{profile['updates']} updates of {profile['tokens']:,.0f} target tokens on average: "
+        f"{profile['tokens'] / profile['seconds']:,.0f} target tokens/s, "
+        f"{profile['tokens'] / profile['floor']:,.0f} at best. At best means: each part takes no longer than its "
+        f"matrix products at {rate:,.0f} GFLOP/s, or its weights, gradients and optimiser state at {bandwidth:,.1f} "
+        f"GB/s, both as this machine reached them at the end of the run. Validation and saving took "
+        f"{profile['waiting']:,.1f} s beside {profile['training']:,.1f} s of updates.",
+    }
