@@ -76,7 +76,7 @@ def page(done: Mapping[str, Any], picture: str) -> str:
     return (
         f"# Speed beside other toolkits, {done['date']}\n\n{machine}. {done['rounds']} rounds, in turns; two threads "
         f"or two workers. Beside a run other work took at most {load} processor seconds. Rates are medians; ratios are "
-        f"to the best of the other toolkits (the yardstick, torch's fused LSTM without attention, isn't one of them).\n\n"
+        f"to the best of the other toolkits (the yardstick, torch's fused LSTM without attention, isn't one).\n\n"
         f"![rates]({picture})\n\n{table(done['found'])}\n"
     )
 
