@@ -163,7 +163,7 @@ def show() -> None:
     (RESULTS / "README.md").write_text(
         f"# How cost grows, {done['date']}\n\n{machine}; one thread. An update, or for beams a search, of the "
         f"recurrent model of translate/multi30k with {usual} and {TARGET} target tokens, but for what grows. The "
-        f"exponent is fitted to the upper half of a curve.\n\n![time over size](growth.png)\n\n{table(done['found'])}\n",
+        f"exponent is of the upper half of a curve.\n\n![time over size](growth.png)\n\n{table(done['found'])}\n",
         encoding="utf-8",
     )
 
