@@ -360,7 +360,10 @@ function drawProfile() {
       number(floor ? `${(seconds / floor).toFixed(1)} ×` : "–"),
       element("td", { class: "times", "aria-hidden": "true" }, bar, floor ? least : null));
   });
-  const head = ["ms an update", "share", "ms at best", "of the best"].map((name) => element("th", { scope: "col", class: "number" }, name));
+  const fewest = parts.reduce((sum, part) => sum + part[2], 0);
+  rows.push(element("tr", {}, element("th", { scope: "row" }, "the whole update"), number(ms(all)), number("100 %"), number(ms(fewest)),
+    number(fewest ? `${(all / fewest).toFixed(1)} ×` : "–"), element("td", { "aria-hidden": "true" })));
+  const head = ["ms an update", "share", "ms at best", "times the best"].map((name) => element("th", { scope: "col", class: "number" }, name));
   const legend = element("td", { "aria-hidden": "true" }, element("div", { class: "legend" }, element("span", {}, "measured"), element("span", { class: "series-1 solid" }, "at best")));
   section("profile", element("p", { class: "lead" }, text),
     element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Time of each part of an update" },
