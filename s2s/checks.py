@@ -202,14 +202,13 @@ def _check_self_attention(config: Config) -> Iterator[str]:
 
 def _check_build(config: Config) -> Iterator[str]:
     """What the builders refuse: sizes and parts that don't fit each other."""
-    import torch
-
     from s2s.attention.base import Attention
     from s2s.model.seq2seq import seq2seq
+    from s2s.tensors import sketched
 
     model, size = config.model, len(SPECIALS) + 1
     try:
-        with torch.device("meta"):  # nothing is allocated
+        with sketched():  # nothing is allocated
             built = seq2seq(
                 source_size=size,
                 target_size=size,

@@ -10,7 +10,8 @@ import json
 import math
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from s2s.errors import BundleError
 from s2s.files import parse_json, printable
@@ -48,6 +50,28 @@ class TensorHeader:
     dtype: torch.dtype
     begin: int
     end: int
+
+
+_DRAWN = (Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Initial values aren't drawn: for a tensor without memory torch would first import its compiler, for a second."""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function in _DRAWN:
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)
+
+
+@contextmanager
+def sketched() -> Iterator[None]:
+    """Modules built inside have shapes and types, but no memory (device meta)."""
+    with torch.device("meta"), _Undrawn():
+        yield
 
 
 def persistent_buffers(model: nn.Module) -> dict[str, Tensor]:

@@ -153,6 +153,13 @@ def test_the_help_of_a_command_is_light(command):
     assert loaded & {"torch", "hydra", "matplotlib", "fastapi"} == set()
 
 
+def test_checking_a_config_does_not_pull_in_the_compiler_of_torch():
+    changes = "['encoder=transformer', 'decoder=transformer', 'decoder.learned_positions=300', 'model.tie=none']"
+    loaded = loaded_by(f"import s2s.app; s2s.app.compose('teach/copy', {changes})")
+    assert "torch" in loaded
+    assert "torch._dynamo" not in loaded  # it takes longer than all the rest
+
+
 def test_loading_a_model_pulls_in_nothing_that_only_trains_or_shows():
     loaded = loaded_by("import s2s; s2s.load")
     assert "torch" in loaded

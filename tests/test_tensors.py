@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from s2s.errors import BundleError
-from s2s.tensors import DTYPES, MAX_ROWS, headers, match, parse_tensors, write_tensors
+from s2s.tensors import DTYPES, MAX_ROWS, headers, match, parse_tensors, sketched, write_tensors
 
 
 def raw(header: Any, data: bytes = b"", length: int | None = None) -> bytes:
@@ -232,3 +232,14 @@ def test_a_huge_model_is_compared_with_the_file_before_memory_is_taken(tmp_path:
     expected = {name: (tuple(t.shape), t.dtype) for name, t in wanted.state_dict().items()}
     with pytest.raises(BundleError, match=r"weight: expected \(1000000, 1000000\) float32, found \(4, 4\)"):
         match(expected, headers(tmp_path / "x"))
+
+
+def test_a_sketch_has_the_shapes_of_the_thing_and_no_memory() -> None:
+    def made() -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.Embedding(7, 3), torch.nn.LSTM(3, 5), torch.nn.Linear(5, 2))
+
+    with sketched():
+        sketch = made()
+    assert all(value.is_meta for value in sketch.state_dict().values())
+    assert {n: v.shape for n, v in sketch.state_dict().items()} == {n: v.shape for n, v in made().state_dict().items()}
+    assert torch.empty(50).normal_().std() > 0.5  # outside, all is drawn as ever

@@ -344,6 +344,7 @@ function drawRest() {
 function drawProfile() {
   if (!report.profile) return;
   document.getElementById("profile").hidden = false;
+  document.querySelector('nav a[href="#machine"]').before(element("a", { href: "#profile" }, "Where the time goes"));
   const { parts, text } = report.profile;
   const all = parts.reduce((sum, part) => sum + part[1], 0);
   const longest = Math.max(...parts.map((part) => Math.max(part[1], part[2])));
@@ -356,11 +357,17 @@ function drawProfile() {
     least.style.setProperty("--w", floor / longest);
     return element("tr", {}, element("th", { scope: "row" }, name), number(ms(seconds)),
       number(`${Math.round(100 * seconds / all)} %`), number(floor ? ms(floor) : "–"),
+      number(floor ? `${(seconds / floor).toFixed(1)} ×` : "–"),
       element("td", { class: "times", "aria-hidden": "true" }, bar, floor ? least : null));
   });
-  const head = ["Part", "ms an update", "share", "ms at best", ""].map((name) => element("th", { scope: "col" }, name));
+  const fewest = parts.reduce((sum, part) => sum + part[2], 0);
+  rows.push(element("tr", {}, element("th", { scope: "row" }, "the whole update"), number(ms(all)), number("100 %"), number(ms(fewest)),
+    number(fewest ? `${(all / fewest).toFixed(1)} ×` : "–"), element("td", { "aria-hidden": "true" })));
+  const head = ["ms an update", "share", "ms at best", "times the best"].map((name) => element("th", { scope: "col", class: "number" }, name));
+  const legend = element("td", { "aria-hidden": "true" }, element("div", { class: "legend" }, element("span", {}, "measured"), element("span", { class: "series-1 solid" }, "at best")));
   section("profile", element("p", { class: "lead" }, text),
-    element("div", { class: "scroll" }, element("table", { class: "plain wide" }, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows))));
+    element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Time of each part of an update" },
+      element("table", { class: "plain wide" }, element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "Part"), ...head, legend)), element("tbody", {}, ...rows))));
 }
 
 drawHeader();

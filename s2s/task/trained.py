@@ -16,7 +16,7 @@ from s2s import bundle
 from s2s.config import Config, from_plain, to_plain
 from s2s.errors import BundleError, S2SError, UsageError
 from s2s.model.seq2seq import Seq2Seq, seq2seq
-from s2s.tensors import match, persistent_buffers
+from s2s.tensors import match, persistent_buffers, sketched
 from s2s.text import tokenizer
 from s2s.text.batching import Example, make_example
 from s2s.text.copying import Copier
@@ -171,7 +171,7 @@ def load_trained(path: str | Path, *, device: str = "auto", plugins: Sequence[st
         )
     if not (isinstance(languages, list) and len(languages) == 2 and all(isinstance(x, str) for x in languages)):
         raise BundleError("`languages` must be two language codes", where=where, found=repr(languages)[:80])
-    with torch.device("meta"):  # nothing is allocated until the file is known to fit
+    with sketched():  # nothing is allocated until the file is known to fit
         sketch = build_model(config, source.size, target.size)
     match({name: (tuple(value.shape), value.dtype) for name, value in _tensors(sketch).items()}, read.tensors)
     model = build_model(config, source.size, target.size)

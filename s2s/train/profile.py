@@ -6,6 +6,7 @@ whole update. On a GPU each border between parts waits for the device, which an 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -15,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from s2s.attention.base import Attention
 from s2s.model.seq2seq import Seq2Seq
@@ -44,8 +44,27 @@ def _attended_backward(gradient: Sequence[int], query: Sequence[int], key: Seque
     return _attended(query, key) * 5 // 2
 
 
+def _fused(inputs: Sequence[int], *weights: Any, **_: Any) -> int:
+    """Operations of a fused recurrent layer: each input row (the last axis its width) goes through every weight.
+
+    weights: the arguments that come next, as shapes or as a list of shapes; matrices come first, other things after.
+    """
+    shapes = weights[0] if isinstance(weights[0], list) else weights[:2]  # cuDNN: a list; oneDNN: input's and state's
+    return 2 * math.prod(inputs[:-1]) * sum(math.prod(shape) for shape in shapes if len(shape) > 1)
+
+
+def _fused_backward(inputs: Sequence[int], *weights: Any, **_: Any) -> int:
+    """Of its backward pass: the gradients of inputs and of weights."""
+    return 2 * _fused(inputs, *weights)
+
+
+# A GRU on a CPU isn't among them: torch makes it of products that are counted by themselves.
 _UNKNOWN = {
     torch.ops.aten.addmm_: _added_product,
+    torch.ops.aten.mkldnn_rnn_layer: _fused,
+    torch.ops.aten.mkldnn_rnn_layer_backward: _fused_backward,
+    torch.ops.aten._cudnn_rnn: _fused,
+    torch.ops.aten._cudnn_rnn_backward: _fused_backward,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attended,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attended_backward,
 }
@@ -149,9 +168,9 @@ class Profiler:
         self._state = (0 if optim.name == "sgd" else 2) + bool(optim.ema)  # numbers that are kept for each weight
         self._half = precision == "bf16" or (precision == "auto" and self._device.type == "cuda")
         self._seen, self._tokens, self._timed = 0, 0, 0
+        self._counted = 0  # target tokens of the update whose operations were counted
         self._seconds: dict[str, float] = dict.fromkeys(PARTS, 0.0)
         self._operations: dict[str, float] = {}
-        self._fused = 0.0  # operations of fused recurrent calls, which torch's counter doesn't see
 
     @contextmanager
     def update(self) -> Iterator[None]:
@@ -161,10 +180,12 @@ class Profiler:
         if not 0 <= number <= COUNTED:
             yield
             return
+        from torch.utils.flop_counter import FlopCounterMode  # slow to import: only where it is asked for
+
         counter = FlopCounterMode(display=False, custom_mapping=_UNKNOWN) if number == 0 else None
         with counter or nullcontext():
-            meter = _Meter(self._clock if counter is None else lambda: counter.get_total_flops() + self._fused)
-            hooks = self._hooks(counted=counter is not None)
+            meter = _Meter(self._clock if counter is None else counter.get_total_flops)
+            hooks = self._hooks()
             token = _meter.set(meter)
             try:
                 yield
@@ -181,7 +202,10 @@ class Profiler:
 
     def saw(self, tokens: int) -> None:
         """Target tokens of the update just made."""
-        if 1 <= self._seen - 1 - WARM <= COUNTED:
+        number = self._seen - 1 - WARM
+        if number == 0:
+            self._counted = tokens
+        elif 1 <= number <= COUNTED:
             self._tokens += tokens
 
     def result(self, *, training: float, waiting: float) -> Profile | None:
@@ -190,19 +214,21 @@ class Profiler:
             return None
         rate, bandwidth = _ceilings(self._device, torch.bfloat16 if self._half else torch.float32)
         moved = self._bytes()
+        tokens = self._tokens / self._timed
+        share = tokens / self._counted if self._counted else 1.0  # batches differ: operations are those of a mean one
         parts = []
         for name in PARTS:
-            operations, size = self._operations.get(name, 0.0), moved.get(name, 0.0)
+            operations, size = share * self._operations.get(name, 0.0), moved.get(name, 0.0)
             floor = max(operations / rate, size / bandwidth)
             parts.append(Part(name, self._seconds[name] / self._timed, operations, size, floor))
-        return Profile(parts, self._timed, self._tokens / self._timed, rate, bandwidth, waiting, training)
+        return Profile(parts, self._timed, tokens, rate, bandwidth, waiting, training)
 
     def _clock(self) -> float:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         return time.perf_counter()
 
-    def _hooks(self, *, counted: bool) -> list[Any]:
+    def _hooks(self) -> list[Any]:
         """Hooks on the modules that are parts."""
         named: list[tuple[nn.Module, str]] = [
             (self._model, "other"),
@@ -214,17 +240,8 @@ class Profiler:
         hooks: list[Any] = []
         for module, name in named:
             hooks.append(module.register_forward_pre_hook(lambda *_, name=name: _entered(name)))
-            hooks.append(module.register_forward_hook(lambda *_: _left()))
-        if counted:
-            fused = [one for one in self._model.modules() if isinstance(one, nn.LSTM | nn.GRU)]
-            hooks += [one.register_forward_hook(self._count_fused) for one in fused]
+            hooks.append(module.register_forward_hook(lambda *_: _left(), always_call=True))  # also if it raises
         return hooks
-
-    def _count_fused(self, module: nn.Module, inputs: tuple[Any, ...], _: Any) -> None:
-        """A fused recurrent layer: its products forward, and twice as many backward, counted here at once."""
-        rows = inputs[0].numel() // inputs[0].size(-1)
-        weights = sum(p.numel() for name, p in module.named_parameters() if name.startswith("weight"))
-        self._fused += 3 * 2.0 * rows * weights
 
     def _bytes(self) -> dict[str, float]:
         """What has to be moved for each part, if everything else stays in the processor's cache."""

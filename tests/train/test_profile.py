@@ -10,7 +10,7 @@ from s2s.app import compose
 from s2s.task.trained import build_model
 from s2s.text.batching import Example, collate
 from s2s.train.options import OptimConfig
-from s2s.train.profile import COUNTED, PARTS, WARM, Part, Profile, Profiler, part, shown
+from s2s.train.profile import COUNTED, PARTS, WARM, Part, Profile, Profiler, _fused, _fused_backward, part, shown
 from s2s.train.step import make_optimizer, update
 
 LENGTH, ROWS, SIZE = 5, 3, 30
@@ -42,8 +42,7 @@ def test_operations_of_a_recurrent_model_are_those_counted_by_hand():
     _, profiler = profiled(*LSTM)
     found, tokens = operations(profiler), ROWS * LENGTH
     encoder = 2 * 4 * 4 * (4 + 4)  # two directions of width 4, four gates, from embedding 4 and the state
-    # fused calls are counted forward and backward at once
-    assert found["encoder"] == 3 * 2 * tokens * encoder
+    assert found["encoder"] == 2 * tokens * encoder
     keys, bridge = 6 * 8, 8 * 12  # W h of general attention, projected once, and the first state
     energies_and_context = LENGTH * 6 + LENGTH * 8
     assert found["attention"] == 2 * tokens * energies_and_context
@@ -52,7 +51,27 @@ def test_operations_of_a_recurrent_model_are_those_counted_by_hand():
     assert found["other"] == 2 * tokens * keys + 2 * ROWS * bridge
     step = 24 * (4 + 6 + 6) + (6 + 8) * 6  # gates from embedding, feed and state; readout
     assert found["recurrence"] == 2 * tokens * step
-    assert found["backward"] == 2 * 2 * (tokens * (step + energies_and_context + keys) + ROWS * bridge)
+    assert found["backward"] == 2 * 2 * (tokens * (encoder + step + energies_and_context + keys) + ROWS * bridge)
+
+
+def test_operations_of_a_gru_that_is_made_of_plain_products_are_counted_once():
+    _, profiler = profiled(*LSTM, "encoder=gru", "decoder=gru")
+    assert operations(profiler)["encoder"] == 2 * ROWS * LENGTH * 2 * 3 * 4 * (4 + 4)
+
+
+def test_operations_of_fused_layers_by_their_shapes():
+    gates = [(20, 4), (20, 5), (20,), (20,)]  # five units of four gates, four inputs
+    by_hand = 2 * 3 * 7 * 20 * (4 + 5)
+    assert _fused((7, 3, 4), *gates, (3, 5), (3, 5), False) == by_hand  # oneDNN
+    assert _fused((3, 7, 4), gates, 4, None) == by_hand  # cuDNN
+    assert _fused_backward((3, 7, 4), gates, 4, None) == 2 * by_hand
+
+
+def test_operations_are_those_of_a_batch_of_mean_size():
+    _, profiler = profiled(*LSTM)
+    before = operations(profiler)
+    profiler._tokens *= 2  # as if the updates that were timed were twice as large as the one that was counted
+    assert operations(profiler) == {name: 2 * number for name, number in before.items()}
 
 
 def test_operations_of_a_transformer():
@@ -123,3 +142,26 @@ def test_a_short_run_says_that_it_saw_nothing(tmp_path):
     done = call("train", "teach/copy", *TINY, "trainer.steps=2", "optim.warmup=0", "profile=true", f"output={tmp_path}")
     assert done.code == 0, done.err
     assert "too few updates" in done.err
+
+
+def test_a_part_that_raises_is_left():
+    model, profiler = profiled(*LSTM, updates=0)
+    profiler._clock, profiler._seen = iter(range(100)).__next__, WARM + 1
+    with torch.no_grad():
+        model.decoder.bridge.bias.fill_(torch.nan)  # the attention refuses the query
+    batch = collate([Example([5], [6])], [0])
+    with profiler.update():
+        made = update(model, [batch], make_optimizer(model, OptimConfig()), OptimConfig(), rate=1e-3)
+        with part("data"):
+            pass
+    assert not made.finite
+    assert profiler._seconds["other"] > profiler._seconds["attention"] == 1
+
+
+def test_a_run_that_goes_on_keeps_its_profile(tmp_path):
+    run = trained(tmp_path, "teach/copy", f"trainer.steps={WARM + 6}", "profile=true")
+    before = (run / "profile.json").read_bytes()
+    done = call("train", "--resume", run, f"trainer.steps={WARM + 8}")
+    assert done.code == 0, done.err
+    assert (run / "profile.json").read_bytes() == before
+    assert '"profile":{' in (run / "report.html").read_text()
