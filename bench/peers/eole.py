@@ -76,6 +76,8 @@ class Eole:
 
     name = trained_by = "eole 0.6.4"
     shapes = ("lstm-additive", "lstm-general", "transformer")
+    packages: Sequence[str] = ("eole", "torch")
+    output: str | None = "output"
     requirements: Sequence[str] = ("eole==0.6.4", "aiohttp")
     bare: Sequence[str] = ()
 

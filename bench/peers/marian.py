@@ -16,6 +16,8 @@ class Marian:
 
     name = trained_by = "transformers (Marian)"
     shapes = ("transformer",)
+    packages: Sequence[str] = ("transformers", "torch")
+    output: str | None = None
     requirements: Sequence[str] = ("transformers>=5.0",)
     bare: Sequence[str] = ()
 

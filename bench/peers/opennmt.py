@@ -69,6 +69,8 @@ class OpenNMT:
 
     name = trained_by = "OpenNMT-py 3.5.1"
     shapes = ("lstm-additive", "lstm-general", "transformer")
+    packages: Sequence[str] = ("OpenNMT-py", "torch")
+    output: str | None = "output"
     requirements: Sequence[str] = (
         *("configargparse", "pyyaml", "flask", "waitress", "rapidfuzz", "pyonmttok", "six", "tensorboard", "sacrebleu"),
         *("ctranslate2", "pyahocorasick", "fasttext-wheel", "spacy", "pynvml"),
