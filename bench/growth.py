@@ -171,24 +171,38 @@ def draw(found: Found, path: Path) -> None:
         panels.setdefault(name.partition(",")[0], []).append(name)
     figure = Figure(figsize=(3.0 * len(panels), 5.4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(2, len(panels), sharex="col", squeeze=False)
-    rows = (("ms", "seconds", 1000), ("MB held", "held_mb", 1))
-    for (label, what, factor), row in zip(rows, axes, strict=True):
-        for axis, (title, names) in zip(row, panels.items(), strict=True):
-            for name, marker in zip(names, MARKERS, strict=False):
+    axes = figure.subplots(2, len(panels), squeeze=False)
+    for (top, bottom), (title, names) in zip(axes.T, panels.items(), strict=True):
+        for name, marker in zip(names, MARKERS, strict=False):
+            for axis, what, factor in ((top, "seconds", 1000), (bottom, "held_mb", 1)):
                 pairs = [(point["size"], factor * point[what]) for point in found[name] if point[what] > 0]
                 xs, ys = [x for x, _ in pairs], [y for _, y in pairs]
                 axis.loglog(xs, ys, marker=marker, markersize=4, linewidth=1.3, label=name.partition(", ")[2] or None)
-            axis.grid(which="major", color="#e4e7ec", linewidth=0.6)
-            axis.spines[["top", "right"]].set_visible(False)
-            axis.tick_params(labelsize=8)
-            if axis is row[0]:
-                axis.set_ylabel(label, fontsize=9)
-            if row is axes[0]:
-                axis.set_title(title, loc="left", fontsize=10)
-                if len(names) > 1:
-                    axis.legend(fontsize=7, frameon=False)
+        sizes = sorted({point["size"] for name in names for point in found[name]})
+        for axis, label in ((top, "ms"), (bottom, "MB held")):
+            _scales(axis, sizes)
+            axis.set_title(f"{title}: {label}", loc="left", fontsize=10)
+        if len(names) > 1:
+            top.legend(fontsize=7, frameon=False)
     figure.savefig(path, facecolor="white", metadata={"Software": "s2s"})
+
+
+def _scales(axis: Any, sizes: Sequence[float]) -> None:
+    """Ticks at the sizes, and at 1, 2 and 5 times powers of ten, over a decade at least."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    axis.set_xticks(sizes, [f"{size:g}" if size < 10_000 else f"{size / 1000:g}k" for size in sizes])
+    axis.xaxis.set_minor_locator(NullLocator())
+    low, high = axis.get_ylim()
+    if high < 10 * low:
+        middle = math.sqrt(low * high)
+        axis.set_ylim(middle / math.sqrt(10), middle * math.sqrt(10))
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.grid(which="major", color="#e4e7ec", linewidth=0.6)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(labelsize=7)
 
 
 def show() -> None:
