@@ -25,9 +25,9 @@ class S2S:
     def __init__(self, name: str = "s2s", **settings: Any) -> None:
         self.name, self._settings = name, settings
         exported = settings.get("engine") == "ctranslate2"
-        self.packages = ("s2s", "ctranslate2") if exported else ("s2s", "torch")
+        self.packages: Sequence[str] = ("s2s", "ctranslate2") if exported else ("s2s", "torch")
         recurrent = () if exported else ("lstm-additive", "lstm-general")
-        self.shapes = (*recurrent, "transformer")
+        self.shapes: Sequence[str] = (*recurrent, "transformer")
 
     def train(self, shape: Shape, corpus: Corpus, folder: Path, python: Path) -> list[str]:
         recipe = _SHAPES / ("transformer.yaml" if shape.attention is None else "lstm.yaml")

@@ -17,7 +17,7 @@ class JoeyNMT:
     """Its commands `joeynmt train` and `joeynmt test`, the latter by joeynmt_loop.py."""
 
     name = trained_by = "JoeyNMT 2.3.0"
-    shapes = ("lstm-additive", "lstm-general", "transformer")
+    shapes: Sequence[str] = ("lstm-additive", "lstm-general", "transformer")
     packages: Sequence[str] = ("joeynmt", "torch")
     output: str | None = "output.test"
     requirements: Sequence[str] = ("joeynmt==2.3.0", "importlib_metadata", "sentencepiece==0.2.0")

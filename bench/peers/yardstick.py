@@ -15,7 +15,7 @@ class Yardstick:
     """yardstick_loop.py: the recurrent shapes without attention or input feeding, the Transformer by nn.Transformer."""
 
     name = trained_by = "yardstick"
-    shapes = ("lstm-additive", "lstm-general", "transformer")
+    shapes: Sequence[str] = ("lstm-additive", "lstm-general", "transformer")
     packages: Sequence[str] = ("torch",)
     output: str | None = None
     requirements: Sequence[str] = ()

@@ -48,7 +48,8 @@ class Recurrent(nn.Module):
 
     def forward(self, source: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
         features: torch.Tensor = self.decoder(self.dropout(self.target(inputs)), self.encode(source))[0]
-        return self.dropout(features)
+        dropped: torch.Tensor = self.dropout(features)
+        return dropped
 
     def decode(self, source: torch.Tensor, beam: int) -> None:
         first, second = self.encode(source)
