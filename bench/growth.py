@@ -1,11 +1,11 @@
 """How time and memory grow with the size of the work: a training step, or a search, on random batches.
 
-    python -m bench.growth run [CURVE ...]   # five minutes for all; bench/results/growth gets JSON
+    python -m bench.growth run [CURVE ...]   # all of it takes about eight minutes; bench/results/growth gets JSON
     python -m bench.growth show              # a page and a picture of the last of it
 
-Each curve is a process of its own on one thread, from its smallest point to its largest, so that the most memory held
-so far is that of the point. A time is the median of three. The exponent is the slope of log time over log size, fitted
-to the upper half of a curve: 1 where twice the work takes twice the time.
+Each point is a process of its own on one thread. A time is the median of three. Memory is the most that the process
+held, less what it had held after the same with next to nothing. Exponents are slopes of log time and log memory over
+log size, fitted to the upper half of a curve: 1 where twice the size takes twice as much.
 """
 
 from __future__ import annotations
@@ -14,34 +14,42 @@ import argparse
 import datetime
 import json
 import math
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from s2s.show.machine import machine_facts
+from s2s.show.machine import machine_facts, peak_memory_mb
 
+Point = TypeVar("Point")
+Found = Mapping[str, Sequence[Mapping[str, float]]]  # curve, its points
 RESULTS = Path(__file__).resolve().parent / "results" / "growth"
+SOURCES = ("additive", "general", "local_m", "local_p", "monotonic", "multihead")
 LENGTHS = (10, 30, 100, 300, 1000, 2000)
 CURVES: dict[str, tuple[str, Sequence[int]]] = {  # name: what grows, its values
-    **{f"source length, {name}": ("length", LENGTHS) for name in ("additive", "general", "local_m", "monotonic")},
+    **{f"source length, {name}": ("length", LENGTHS) for name in SOURCES},
     "vocabulary": ("vocabulary", (2_000, 4_000, 8_000, 16_000, 32_000, 64_000)),
     "width": ("width", (128, 256, 512, 1024)),
     "batch": ("batch", (1, 4, 16, 64, 256, 512)),
     "beam": ("beam", (1, 2, 5, 10, 20)),
 }
 USUAL = {"length": 20, "vocabulary": 4_000, "width": 128, "batch": 16, "beam": 0}  # beam 0: a training step
+LEAST = {"length": 2, "vocabulary": 16, "width": 16, "batch": 1}
 TARGET = 20  # tokens
+MARKERS = "os^vDPX*"
+
+
+def upper(points: Sequence[Point]) -> Sequence[Point]:
+    """The upper half of a curve, the middle one included; at least two points."""
+    return points[min(len(points) // 2, len(points) - 2) :]
 
 
 def exponent(points: Sequence[tuple[float, float]]) -> float:
-    """The slope of log y over log x, by least squares over the upper half of the points (at least two)."""
-    upper = points[min(len(points) // 2, len(points) - 2) :]
-    xs, ys = [math.log(x) for x, _ in upper], [math.log(y) for _, y in upper]
+    """The slope of log y over log x, by least squares."""
+    xs, ys = [math.log(x) for x, _ in points], [math.log(y) for _, y in points]
     x, y = statistics.fmean(xs), statistics.fmean(ys)
     return sum((a - x) * (b - y) for a, b in zip(xs, ys, strict=True)) / sum((a - x) ** 2 for a in xs)
 
@@ -80,75 +88,121 @@ def work(sizes: Mapping[str, int], attention: str) -> Callable[[], object]:
     return decode
 
 
-def curve(name: str, values: Sequence[int] | None = None) -> list[dict[str, float]]:
-    """The points of one curve, measured in this process: size, seconds, peak_mb."""
+def point(name: str, value: int) -> dict[str, float]:
+    """One point of a curve, measured in this process: size, seconds, peak_mb, and held_mb, what the work added."""
     import torch
 
     torch.set_num_threads(1)
-    grows, usual = CURVES[name]
+    grows, _ = CURVES[name]
     attention = name.partition(", ")[2] or "additive"
-    points = []
-    for value in values or usual:
-        repeat = work({**USUAL, grows: value}, attention)
+    sizes = {**USUAL, grows: value}
+    work({**sizes, **LEAST}, attention)()
+    base = peak_memory_mb() or 0.0
+    repeat = work(sizes, attention)
+    repeat()
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
         repeat()
-        seconds = []
-        for _ in range(3):
-            began = time.perf_counter()
-            repeat()
-            seconds.append(time.perf_counter() - began)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-        points.append({"size": value, "seconds": statistics.median(seconds), "peak_mb": round(peak)})
-    return points
+        seconds.append(time.perf_counter() - began)
+    peak = peak_memory_mb() or 0.0
+    return {
+        "size": value,
+        "seconds": statistics.median(seconds),
+        "peak_mb": round(peak),
+        "held_mb": round(peak - base, 1),
+    }
 
 
-def run(names: Sequence[str]) -> dict[str, Any]:
-    """All curves, each in a process of its own."""
-    found = {}
+def run(names: Sequence[str]) -> Found:
+    """All points of curves, each in a process of its own."""
+    found: dict[str, list[dict[str, float]]] = {}
     for name in names:
-        command = [sys.executable, "-m", "bench.growth", "curve", name]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        found[name] = json.loads(done.stdout)
-        print(f"{name}: {found[name]}", file=sys.stderr, flush=True)
+        for value in CURVES[name][1]:
+            command = [sys.executable, "-m", "bench.growth", "point", name, str(value)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            found.setdefault(name, []).append(json.loads(done.stdout))
+            print(f"{name}: {found[name][-1]}", file=sys.stderr, flush=True)
+    return found
+
+
+def keep(found: Found) -> Path:
+    """Write curves, of this script or of another, into the result of today, beside the others that it has.
+
+    A curve is named `what grows` or `what grows, variant`; a point needs size, seconds, peak_mb and held_mb.
+    """
     machine = machine_facts()
     facts = {name: machine[name] for name in ("CPU", "torch", "Python", "s2s")}
-    return {"date": datetime.date.today().isoformat(), "machine": facts, "found": found}
+    date = datetime.date.today().isoformat()
+    path = RESULTS / f"{date}.json"
+    before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    others = before["found"] if before.get("machine") == facts else {}
+    done = {"date": date, "machine": facts, "found": {**others, **found}}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
+    return path
 
 
-def table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
-    """A line for each curve: milliseconds and memory at its ends, and the exponent of time."""
-    lines = ["| what grows | from | to | ms | peak MB | exponent of time |", "|---" * 6 + "|"]
+def table(found: Found) -> str:
+    """A line for each curve: milliseconds and memory at its ends, exponents, and from which size they are fitted."""
+    head = ("what grows", "from", "to", "ms", "peak MB", "exponent of time", "of memory", "fitted from")
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, points in found.items():
         first, last = points[0], points[-1]
-        slope = exponent([(point["size"], point["seconds"]) for point in points])
+        slopes = []
+        for what in ("seconds", "held_mb"):
+            pairs = upper([(point["size"], point[what]) for point in points])
+            slopes.append(f"{exponent(pairs):.2f}" if all(y > 0 for _, y in pairs) else "")
         lines.append(
             f"| {name} | {first['size']:,.0f} | {last['size']:,.0f} | {1000 * first['seconds']:,.0f} to "
-            f"{1000 * last['seconds']:,.0f} | {first['peak_mb']:,.0f} to {last['peak_mb']:,.0f} | {slope:.2f} |"
+            f"{1000 * last['seconds']:,.0f} | {first['peak_mb']:,.0f} to {last['peak_mb']:,.0f} | "
+            f"{' | '.join(slopes)} | {upper(points)[0]['size']:,.0f} |"
         )
     return "\n".join(lines)
 
 
-def draw(found: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None:
-    """Time over size, both on logarithmic axes: one panel for each thing that grows."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
+def draw(found: Found, path: Path) -> None:
+    """Time and memory over size, all on logarithmic axes: two panels for each thing that grows."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
     panels: dict[str, list[str]] = {}
     for name in found:
         panels.setdefault(name.partition(",")[0], []).append(name)
-    figure, axes = plt.subplots(1, len(panels), figsize=(3.2 * len(panels), 3), layout="constrained", squeeze=False)
-    for axis, (title, names) in zip(axes[0], panels.items(), strict=True):
-        for name, marker in zip(names, "os^Dv", strict=False):
-            xs, ys = zip(*((point["size"], 1000 * point["seconds"]) for point in found[name]), strict=True)
-            axis.loglog(xs, ys, marker=marker, markersize=4, label=name.partition(", ")[2] or None)
-        axis.set_title(title, fontsize=10)
-        axis.set_ylabel("ms")
-        axis.grid(alpha=0.3)
+    figure = Figure(figsize=(3.0 * len(panels), 5.4), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, len(panels), squeeze=False)
+    for (top, bottom), (title, names) in zip(axes.T, panels.items(), strict=True):
+        for name, marker in zip(names, MARKERS, strict=False):
+            for axis, what, factor in ((top, "seconds", 1000), (bottom, "held_mb", 1)):
+                pairs = [(point["size"], factor * point[what]) for point in found[name] if point[what] > 0]
+                xs, ys = [x for x, _ in pairs], [y for _, y in pairs]
+                axis.loglog(xs, ys, marker=marker, markersize=4, linewidth=1.3, label=name.partition(", ")[2] or None)
+        sizes = sorted({point["size"] for name in names for point in found[name]})
+        for axis, label in ((top, "ms"), (bottom, "MB held")):
+            _scales(axis, sizes)
+            axis.set_title(f"{title}: {label}", loc="left", fontsize=10)
         if len(names) > 1:
-            axis.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+            top.legend(fontsize=7, frameon=False)
+    figure.savefig(path, facecolor="white", metadata={"Software": "s2s"})
+
+
+def _scales(axis: Any, sizes: Sequence[float]) -> None:
+    """Ticks at the sizes, and at 1, 2 and 5 times powers of ten, over a decade at least."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    axis.set_xticks(sizes, [f"{size:g}" if size < 10_000 else f"{size / 1000:g}k" for size in sizes])
+    axis.xaxis.set_minor_locator(NullLocator())
+    low, high = axis.get_ylim()
+    if high < 10 * low:
+        middle = math.sqrt(low * high)
+        axis.set_ylim(middle / math.sqrt(10), middle * math.sqrt(10))
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.grid(which="major", color="#e4e7ec", linewidth=0.6)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(labelsize=7)
 
 
 def show() -> None:
@@ -162,8 +216,11 @@ def show() -> None:
     usual = ", ".join(f"{name} {value:,}" for name, value in USUAL.items() if name != "beam")
     (RESULTS / "README.md").write_text(
         f"# How cost grows, {done['date']}\n\n{machine}; one thread. An update, or for beams a search, of the "
-        f"recurrent model of translate/multi30k with {usual} and {TARGET} target tokens, but for what grows. The "
-        f"exponent is of the upper half of a curve.\n\n![time over size](growth.png)\n\n{table(done['found'])}\n",
+        f"recurrent model of translate/multi30k with {usual} and {TARGET} target tokens, but for what grows. "
+        f"Times are medians of three; MB held is what the work added to the memory of a process of its own. Exponents "
+        f"are fitted by least squares to the upper half of a curve, on logarithmic scales.\n\n"
+        f"Written by `python -m bench.growth show` from {done['date']}.json, which `python -m bench.growth run` made."
+        f"\n\n![time and memory over size](growth.png)\n\n{table(done['found'])}\n",
         encoding="utf-8",
     )
 
@@ -171,18 +228,18 @@ def show() -> None:
 def main(argv: Sequence[str]) -> int:
     """Do what the words say."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=("run", "show", "curve"))
-    parser.add_argument("curves", nargs="*", choices=[[], *CURVES], metavar="CURVE")
+    parser.add_argument("task", choices=("run", "show", "point"))
+    parser.add_argument("words", nargs="*", metavar="CURVE")
     asked = parser.parse_args(argv)
     if asked.task == "show":
         show()
-    elif asked.task == "curve":
-        print(json.dumps(curve(asked.curves[0])))
+    elif asked.task == "point":
+        print(json.dumps(point(asked.words[0], int(asked.words[1]))))
     else:
-        done = run(asked.curves or list(CURVES))
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        (RESULTS / f"{done['date']}.json").write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
-        print(table(done["found"]))
+        if unknown := [word for word in asked.words if word not in CURVES]:
+            parser.error(f"no curve {unknown[0]!r}; there are: {'; '.join(CURVES)}")
+        found = run(asked.words or list(CURVES))
+        print(table(found), keep(found), sep="\n\n")
     return 0
 
 

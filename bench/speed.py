@@ -3,13 +3,15 @@
     python -m bench.speed prepare CORPUS [--work DIR]      # cut into pieces; CORPUS has train, val, test .en and .de
     python -m bench.speed install [NAME ...] [--work DIR]  # an environment for each toolkit
     python -m bench.speed run [NAME ...] [--shapes S ...] [--rounds 3] [--work DIR]
-    python -m bench.speed guard [NAME ...] [--shapes S ...] [--rounds 1] [--work DIR]
+    python -m bench.speed guard [NAME ...] [--shapes S ...] [--rounds 1] [--tolerance 0.15] [--work DIR]
     python -m bench.speed show
 
 Target tokens a second are real ones, padding not counted, after the first updates. Decoding forces 15 tokens on 512
 sentences, in batches of 64. `other` tells for how many seconds the machine did something else beside a run.
 What `run` found is written to bench/results/speed as JSON, and `show` makes a page and a picture of the last of it.
-`guard` runs once more and fails where s2s, as a ratio to another toolkit in the same run, is slower than it was kept.
+`guard` runs once more and fails where s2s, as a ratio to the best other toolkit in the same run, is slower than it was
+kept. It compares with the yardstick too, plain torch at work of the same sizes, which is there where nothing else is.
+A toolkit that isn't installed is left out, and it says so.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import datetime
 import gzip
 import json
 import shutil
+import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -28,8 +31,8 @@ from typing import Any
 import sentencepiece
 
 from bench.measure import Measured, measure
-from bench.page import draw, fallen, page, table
-from bench.peers.base import SENTENCES, SHAPES, THREADS, VOCABULARY, Corpus, Peer, Shape
+from bench.page import TOLERANCE, Verdict, compare, draw, page, table
+from bench.peers.base import FORCED, SENTENCES, SHAPES, THREADS, VOCABULARY, Corpus, Peer, Shape
 from bench.peers.eole import Eole
 from bench.peers.itself import S2S
 from bench.peers.joeynmt import JoeyNMT
@@ -112,10 +115,25 @@ def install(peer: Peer, work: Path) -> None:
     constraints = python.parents[1] / "constraints.txt"
     constraints.write_text(f"{pin}\n")
     pip = [str(python), "-m", "pip", "install", "-q"]
-    subprocess.run([*pip, pin], check=True)
-    subprocess.run([*pip, "-c", str(constraints), *peer.requirements], check=True)
-    if peer.bare:
-        subprocess.run([*pip, "--no-deps", *peer.bare], check=True)
+    try:
+        subprocess.run([*pip, pin], check=True)
+        subprocess.run([*pip, "-c", str(constraints), *peer.requirements], check=True)
+        if peer.bare:
+            subprocess.run([*pip, "--no-deps", *peer.bare], check=True)
+    except BaseException:
+        shutil.rmtree(python.parents[1])  # half of an environment would pass for one
+        raise
+
+
+def versions(peer: Peer, work: Path) -> dict[str, str] | None:
+    """The version of each of a toolkit's packages in its own environment; None where one isn't installed."""
+    script = "import importlib.metadata as m, json, sys; print(json.dumps({p: m.version(p) for p in sys.argv[1:]}))"
+    python = python_of(peer, work)
+    if not python.exists():
+        return None
+    done = subprocess.run([str(python), "-c", script, *peer.packages], capture_output=True, text=True, check=False)
+    told: dict[str, str] | None = None if done.returncode else json.loads(done.stdout)
+    return told
 
 
 def training(peer: Peer, shape: Shape, corpus: Corpus, folder: Path, python: Path) -> dict[str, Any]:
@@ -131,11 +149,18 @@ def training(peer: Peer, shape: Shape, corpus: Corpus, folder: Path, python: Pat
 
 
 def decoding(peer: Peer, shape: Shape, corpus: Corpus, folder: Path, python: Path, beam: int) -> dict[str, Any]:
-    """One decoding run."""
+    """One decoding run. It fails where an output has more or fewer tokens than asked: rates of others say nothing."""
+    output = folder / peer.output if peer.output else None
+    if output:
+        output.unlink(missing_ok=True)
     done = _run(peer.decode(shape, corpus, folder, python, beam), folder)
     try:
         rate = peer.sentences_a_second(done)
-    except ValueError as error:
+        if output:
+            lengths = [len(line.split()) for line in output.read_text(encoding="utf-8").splitlines()]
+            if lengths != [FORCED] * SENTENCES:
+                raise ValueError(f"{len(lengths)} outputs of {statistics.fmean(lengths or [0]):.1f} tokens")
+    except (ValueError, OSError) as error:
         return {**_facts(done), "error": [str(error)]}
     return {**_facts(done), "rate": rate}
 
@@ -154,8 +179,13 @@ def _facts(done: Measured) -> dict[str, Any]:
 
 
 def run(peers: Sequence[Peer], shapes: Sequence[Shape], rounds: int, work: Path) -> dict[str, Any]:
-    """All rows, `rounds` times, the toolkits in turns."""
+    """All rows, `rounds` times, the toolkits in turns. What isn't installed is left out, and told."""
     corpus = Corpus(work / "corpus")
+    asked = {peer.name: versions(peer, work) for peer in peers}
+    told = {name: found for name, found in asked.items() if found is not None}
+    for name in asked.keys() - told.keys():
+        print(f"{name}: not installed, left out (python -m bench.speed install)", file=sys.stderr)
+    peers = [peer for peer in peers if peer.name in told]
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for number in range(rounds):
         for shape in shapes:
@@ -164,7 +194,7 @@ def run(peers: Sequence[Peer], shapes: Sequence[Shape], rounds: int, work: Path)
                 rows: list[tuple[str, dict[str, Any]]] = []
                 if peer.name == peer.trained_by:
                     rows.append((f"{shape.name}: tokens/s", training(peer, shape, corpus, folder, python)))
-                for beam in () if isinstance(peer, Yardstick) else (5, 1):
+                for beam in (5, 1):
                     row = f"{shape.name}: sentences/s, {'greedy' if beam == 1 else f'beam {beam}'}"
                     if (folder / "output.log").exists() and "error" not in (rows[0][1] if rows else {}):
                         rows.append((row, decoding(peer, shape, corpus, folder, python, beam)))
@@ -173,7 +203,8 @@ def run(peers: Sequence[Peer], shapes: Sequence[Shape], rounds: int, work: Path)
                     print(f"round {number + 1}, {row}, {peer.name}: {made}", file=sys.stderr, flush=True)
     machine = machine_facts()
     facts = {name: machine[name] for name in FACTS}
-    return {"date": datetime.date.today().isoformat(), "machine": facts, "rounds": rounds, "found": found}
+    date = datetime.date.today().isoformat()
+    return {"date": date, "machine": facts, "versions": told, "rounds": rounds, "found": found}
 
 
 def last() -> dict[str, Any]:
@@ -192,13 +223,32 @@ def show() -> None:
     (RESULTS / "README.md").write_text(page(done, "speed.png"), encoding="utf-8")
 
 
+def guard(kept: dict[str, Any], done: dict[str, Any], tolerance: float) -> int:
+    """Tell what has become slower since `kept`. Returns the exit code: 1 also where nothing could be compared."""
+    for fact in ("CPU", "cores", "torch"):
+        before, now = kept["machine"][fact], done["machine"][fact]
+        if before != now:
+            print(f"kept with {fact} {before}, now {now}: ratios may differ for that", file=sys.stderr)
+    verdict: Verdict = compare(kept["found"], done["found"], tolerance)
+    print(*verdict.skipped, sep="\n", end="\n" * bool(verdict.skipped), file=sys.stderr)
+    if verdict.fallen:
+        print(*verdict.fallen, sep="\n")
+        print(f"Slower than in {kept['date']}. One round can mislead: see that nothing else runs, take --rounds 3.")
+    elif not verdict.held:
+        print(f"nothing to compare: the result of {kept['date']} has none of these rows and toolkits")
+    else:
+        print(f"as fast as on {kept['date']}: {verdict.held} ratios, none lower by more than {tolerance:.0%}")
+    return int(bool(verdict.fallen) or not verdict.held)
+
+
 def main(argv: Sequence[str]) -> int:
     """Do what the words say. Returns the exit code: 1 if a toolkit couldn't be measured, or s2s has become slower."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=("prepare", "install", "run", "guard", "show"))
     parser.add_argument("words", nargs="*", metavar="CORPUS or NAME")
     parser.add_argument("--shapes", nargs="+", default=[shape.name for shape in SHAPES])
-    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--rounds", type=int, help="default: 3, for guard 1")
+    parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="of guard: by which part a ratio may fall")
     parser.add_argument("--work", type=Path, default=Path("runs/bench"))
     asked = parser.parse_args(argv)
     work = asked.work.resolve()
@@ -210,15 +260,18 @@ def main(argv: Sequence[str]) -> int:
         return 0
     peers = [peer for peer in PEERS if not asked.words or any(peer.name.startswith(word) for word in asked.words)]
     if asked.task == "install":
+        failed = 0
         for peer in peers:
-            install(peer, work)
-        return 0
+            try:
+                install(peer, work)
+            except subprocess.CalledProcessError as error:
+                print(f"{peer.name}: not installed: {error}", file=sys.stderr)
+                failed = 1
+        return failed
     shapes = [shape for shape in SHAPES if shape.name in asked.shapes]
     if asked.task == "guard":
-        peers = [peer for peer in peers if python_of(peer, work).exists()]
-        slower = fallen(last()["found"], run(peers, shapes, asked.rounds or 1, work)["found"])
-        print("\n".join(slower) or "as fast as it was")
-        return int(bool(slower))
+        kept = last()
+        return guard(kept, run(peers, shapes, asked.rounds or 1, work), asked.tolerance)
     done = run(peers, shapes, asked.rounds or 3, work)
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{done['date']}.json").write_text(

@@ -58,9 +58,15 @@ class Corpus:
 
 
 class Peer(Protocol):
-    """A toolkit. requirements: of pip; bare: those that are installed without what they depend on."""
+    """A toolkit. requirements: of pip; bare: those that are installed without what they depend on.
+
+    packages: whose versions are told with a result. output: the file that decoding writes in its folder; None for
+    one that sees to it by itself that each output has `FORCED` tokens.
+    """
 
     name: str
+    output: str | None
+    packages: Sequence[str]
     requirements: Sequence[str]
     bare: Sequence[str]
     shapes: Sequence[str]

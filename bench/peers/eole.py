@@ -75,7 +75,9 @@ class Eole:
     """Its commands `eole train` and `eole predict`."""
 
     name = trained_by = "eole 0.6.4"
-    shapes = ("lstm-additive", "lstm-general", "transformer")
+    shapes: Sequence[str] = ("lstm-additive", "lstm-general", "transformer")
+    packages: Sequence[str] = ("eole", "torch")
+    output: str | None = "output"
     requirements: Sequence[str] = ("eole==0.6.4", "aiohttp")
     bare: Sequence[str] = ()
 

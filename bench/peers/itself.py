@@ -18,13 +18,16 @@ class S2S:
     """settings: of `Model.generator`, and `workers`, to decode what the first of its kind has trained."""
 
     trained_by = "s2s"
+    output: str | None = None
     requirements: Sequence[str] = ()
     bare: Sequence[str] = ()
 
     def __init__(self, name: str = "s2s", **settings: Any) -> None:
         self.name, self._settings = name, settings
-        recurrent = () if settings.get("engine") == "ctranslate2" else ("lstm-additive", "lstm-general")
-        self.shapes = (*recurrent, "transformer")
+        exported = settings.get("engine") == "ctranslate2"
+        self.packages: Sequence[str] = ("s2s", "ctranslate2") if exported else ("s2s", "torch")
+        recurrent = () if exported else ("lstm-additive", "lstm-general")
+        self.shapes: Sequence[str] = (*recurrent, "transformer")
 
     def train(self, shape: Shape, corpus: Corpus, folder: Path, python: Path) -> list[str]:
         recipe = _SHAPES / ("transformer.yaml" if shape.attention is None else "lstm.yaml")

@@ -10,12 +10,16 @@ import yaml
 from bench.measure import Measured
 from bench.peers.base import FORCED, SENTENCES, Corpus, Shape, number_in, steps_of
 
+_LOOP = Path(__file__).with_name("joeynmt_loop.py")
+
 
 class JoeyNMT:
-    """Its commands `joeynmt train` and `joeynmt test`."""
+    """Its commands `joeynmt train` and `joeynmt test`, the latter by joeynmt_loop.py."""
 
     name = trained_by = "JoeyNMT 2.3.0"
-    shapes = ("lstm-additive", "lstm-general", "transformer")
+    shapes: Sequence[str] = ("lstm-additive", "lstm-general", "transformer")
+    packages: Sequence[str] = ("joeynmt", "torch")
+    output: str | None = "output.test"
     requirements: Sequence[str] = ("joeynmt==2.3.0", "importlib_metadata", "sentencepiece==0.2.0")
     bare: Sequence[str] = ()
 
@@ -32,7 +36,8 @@ class JoeyNMT:
 
     def decode(self, shape: Shape, corpus: Corpus, folder: Path, python: Path, beam: int) -> list[str]:
         self._write(folder / "test.yaml", shape, corpus, folder, beam=beam)
-        return [str(python), "-m", "joeynmt", "test", str(folder / "test.yaml"), "-o", str(folder / "output")]
+        words = [str(FORCED), "test", str(folder / "test.yaml"), "-o", str(folder / "output")]
+        return [str(python), "-P", str(_LOOP), *words]  # -P: joeynmt.py beside it is not the package
 
     def sentences_a_second(self, done: Measured) -> float:
         return SENTENCES / number_in(done.lines, r"Generation took ([\d.]+)")

@@ -15,7 +15,9 @@ class Marian:
     """marian_loop.py, run where transformers is installed."""
 
     name = trained_by = "transformers (Marian)"
-    shapes = ("transformer",)
+    shapes: Sequence[str] = ("transformer",)
+    packages: Sequence[str] = ("transformers", "torch")
+    output: str | None = None
     requirements: Sequence[str] = ("transformers>=5.0",)
     bare: Sequence[str] = ()
 

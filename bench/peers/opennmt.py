@@ -68,7 +68,9 @@ class OpenNMT:
     """Its commands onmt_train and onmt_translate."""
 
     name = trained_by = "OpenNMT-py 3.5.1"
-    shapes = ("lstm-additive", "lstm-general", "transformer")
+    shapes: Sequence[str] = ("lstm-additive", "lstm-general", "transformer")
+    packages: Sequence[str] = ("OpenNMT-py", "torch")
+    output: str | None = "output"
     requirements: Sequence[str] = (
         *("configargparse", "pyyaml", "flask", "waitress", "rapidfuzz", "pyonmttok", "six", "tensorboard", "sacrebleu"),
         *("ctranslate2", "pyahocorasick", "fasttext-wheel", "spacy", "pynvml"),

@@ -1,7 +1,10 @@
 """bench/speed.py: commands are watched, what toolkits write is read, medians are compared."""
 
 import json
+import runpy
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -79,49 +82,138 @@ def test_every_toolkit_has_settings_of_every_shape(shape, tmp_path):
             assert made.attention.name == (shape.attention or "multihead")
 
 
-def test_medians_are_compared_with_the_best_other():
-    def runs(*rates):
-        return [{"rate": rate, "peak_mb": 10, "first": 2.0} for rate in rates]
+def test_a_decoding_counts_only_with_outputs_of_the_asked_length(tmp_path, monkeypatch):
+    monkeypatch.setattr(speed, "SENTENCES", 2)
+    one, wrote = peer("JoeyNMT"), []
+    monkeypatch.setattr(type(one), "decode", lambda *_: ["decode"])
 
-    found = {"row": {"s2s": runs(30, 10, 20), "one": runs(8, 9, 10), "two": runs(10, 12, 11), "three": [{"error": []}]}}
-    lines = page.table(found).split("\n")
-    assert lines[2] == "| s2s | 20 | 10 to 30 | 10 | 2.0 | 1.82 |"
-    assert lines[-1].startswith("| three | failed")
+    def run(command, folder):
+        assert not (folder / one.output).exists()  # that of a run before
+        if wrote:
+            (folder / one.output).write_text(wrote.pop(), encoding="utf-8")
+        return measured("Generation took 2.0[sec]")
+
+    monkeypatch.setattr(speed, "_run", run)
+    (tmp_path / one.output).write_text("a run before")
+    for text in (None, f"{'a ' * 15}\n{'a ' * 14}\n", f"{'a ' * 15}\n", f"{'a ' * 15}\n{'b ' * 15}\n"):
+        wrote += [text] if text else []
+        made = speed.decoding(one, SHAPES[0], Corpus(tmp_path), tmp_path, tmp_path / "python", 5)
+        assert ("rate" in made) == bool(text and "b" in text)
+        assert ("error" in made) != ("rate" in made)
 
 
 def rates(**values):
     return {name: [{"rate": value, "peak_mb": 10, "other": 0.1}] for name, value in values.items()}
 
 
-def test_the_guard_compares_ratios_in_one_run(tmp_path, monkeypatch, capsys):
-    kept = {"train": rates(s2s=200, other=100, yardstick=400), "decode": rates(s2s=50, other=50)}
-    same_on_a_slower_machine = {"train": rates(s2s=20, other=10, yardstick=41), "alone": rates(s2s=1)}
-    assert page.fallen(kept, same_on_a_slower_machine) == []
-    slower = {"train": rates(s2s=80, other=50, yardstick=190), "decode": rates(s2s=44, other=50)}
-    assert page.fallen(kept, slower) == ["train: s2s is 1.60 times as fast as other, was 2.00 times",
-                                         "train: s2s is 0.42 times as fast as yardstick, was 0.50 times"]  # fmt: skip
-    assert page.fallen({}, slower) == []
+def test_medians_are_compared_with_the_best_other():
+    def runs(*rates):
+        return [{"rate": rate, "peak_mb": 10, "first": 2.0, "other": 0.5} for rate in rates]
+
+    found = {"row": {"s2s": runs(30, 10, 20), "one": runs(8, 9, 10), "two": runs(10, 12, 11), "three": [{"error": []}]}}
+    found["row"] |= {"s2s, 2 workers": runs(33), "yardstick": runs(99)}
+    lines = page.table(found).split("\n")
+    assert lines[2] == "| s2s | 20 | 10 to 30 | 10 | 2.0 | 0.5 | 1.82 |"
+    assert lines[5].startswith("| three | failed")
+    assert lines[-1].endswith("| 0.5 |  |")  # the yardstick
+    found |= {"alone": rates(s2s=5), "theirs": rates(one=4)}
+    assert page.summary(found).split("\n")[2:] == [
+        "| row | 11 (two) | 20 | 1.82 | 33 (s2s, 2 workers) | 3.00 |",
+        "| alone |  | 5 |  | 5 (s2s) |  |",
+        "| theirs | 4 (one) |  |  |  |  |",
+    ]
+
+
+KEPT = {"train": rates(s2s=200, other=100, slow=10, yardstick=400), "decode": rates(s2s=50, yardstick=50)}
+SLOW_MACHINE = {"train": rates(s2s=20, other=10, slow=9, yardstick=41), "alone": rates(s2s=1)}
+SLOWER = {"train": rates(s2s=80, other=50, yardstick=190), "decode": rates(s2s=44, yardstick=50)}
+
+
+def test_the_guard_compares_ratios_in_one_run():
+    held = page.compare(KEPT, SLOW_MACHINE, 0.15)
+    assert (held.fallen, held.held) == ([], 2)  # to `other`, not to `slow`, and to the yardstick
+    assert held.skipped == ["decode: s2s was not measured now", "alone: s2s was not measured then"]
+    fallen = page.compare(KEPT, SLOWER, 0.15)
+    assert fallen.fallen == ["train: s2s is 1.60 times as fast as other, was 2.00 times",
+                             "train: s2s is 0.42 times as fast as yardstick, was 0.50 times"]  # fmt: skip
+    assert fallen.held == 1
+    assert page.compare(KEPT, SLOWER, 0.25).fallen == []
+    assert page.compare(KEPT, SLOWER, 0.1).fallen[-1].startswith("decode: s2s is 0.88 times")
+
+
+def test_the_guard_fails_where_s2s_fails():
+    broken = {"train": rates(other=10) | {"s2s": [{"error": ["?"]}]}, "decode": rates(s2s=50)}
+    verdict = page.compare(KEPT, broken, 0.15)
+    assert verdict.fallen == ["train: s2s failed"]
+    assert verdict.skipped == ["decode: s2s has nothing beside it that was measured both then and now"]
+
+
+def test_the_guard_tells_its_verdict(tmp_path, monkeypatch, capsys):
+    def done(found, chip="a chip"):
+        return {"date": "2026-01-01", "machine": {"CPU": chip, "cores": "2", "torch": "2.13.0"}, "found": found}
+
     monkeypatch.setattr(speed, "RESULTS", tmp_path)
     with pytest.raises(SystemExit, match="no result yet"):
         speed.main(["guard"])
-    (tmp_path / "2026-01-01.json").write_text(json.dumps({"found": kept}))
-    for found, code in ((slower, 1), (same_on_a_slower_machine, 0)):
-        monkeypatch.setattr(speed, "run", lambda *_, found=found: {"found": found})
-        assert speed.main(["guard"]) == code
-    assert "was 2.00 times" in capsys.readouterr().out
+    (tmp_path / "2026-01-01.json").write_text(json.dumps(done(KEPT)))
+    for found, words, code, told in (
+        (SLOWER, [], 1, "was 2.00 times"),
+        (SLOWER, ["--tolerance", "0.25"], 0, "as fast as on 2026-01-01: 3 ratios"),
+        (SLOW_MACHINE, [], 0, "2 ratios"),
+        ({}, [], 1, "nothing to compare"),
+    ):
+        monkeypatch.setattr(speed, "run", lambda *_, found=found: done(found, "another chip"))
+        assert speed.main(["guard", *words]) == code
+        out, err = capsys.readouterr()
+        assert told in out
+        assert "kept with CPU a chip, now another chip" in err
 
 
 def test_a_page_and_a_picture_come_from_what_was_kept(tmp_path, monkeypatch):
-    found = {"train": rates(s2s=200, other=100), "decode": rates(s2s=50) | {"other": [{"error": ["?"], "other": 7.5}]}}
+    found = {
+        "lstm: tokens/s": rates(s2s=200, other=100),
+        "lstm: sentences/s, greedy": rates(s2s=50) | {"other": [{"error": ["?"], "other": 7.5}]},
+        "transformer: tokens/s": rates(yardstick=9),
+        "failed: tokens/s": {"s2s": [{"error": ["?"], "other": 0.0}]},
+    }
     done = {"date": "2026-01-01", "machine": {"CPU": "a chip", "cores": "2"}, "rounds": 1, "found": found}
+    done["versions"] = {"s2s": {"s2s": "0.1.0", "torch": "2.13.0"}, "other": {"its-package": "7"}}
     monkeypatch.setattr(speed, "RESULTS", tmp_path)
     (tmp_path / "2026-01-01.json").write_text(json.dumps(done))
     assert speed.main(["show"]) == 0
     text = (tmp_path / "README.md").read_text()
     assert "CPU a chip, cores 2. 1 rounds" in text
     assert "at most 7.5 processor seconds" in text
-    assert "| s2s | 200 | 200 to 200 | 10 |  | 2.00 |" in text
+    assert "| s2s | 200 | 200 to 200 | 10 |  | 0.1 | 2.00 |" in text
+    assert "s2s: s2s 0.1.0, torch 2.13.0; other: its-package 7." in text
     assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_not_installed_is_left_out(tmp_path, capsys):
+    (own,) = [one for one in speed.PEERS if one.name == "s2s"]
+    assert set(speed.versions(own, tmp_path)) == {"s2s", "torch"}
+    done = speed.run([peer("eole"), peer("JoeyNMT")], SHAPES, 1, tmp_path)
+    assert (done["found"], done["versions"]) == ({}, {})
+    assert "JoeyNMT 2.3.0: not installed, left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[-1]], ids=lambda shape: shape.name)
+def test_the_yardstick_trains_and_decodes(shape, tmp_path, monkeypatch, capsys):
+    (tmp_path / "vocabulary").write_text("".join(f"{piece}\n" for piece in "abcdefgh"), encoding="utf-8")
+    for name in ("train.en", "train.de", "test.en"):
+        (tmp_path / name).write_text("a b c\nd e\n" * 40, encoding="utf-8")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yardstick, corpus, python = peer("yardstick"), Corpus(tmp_path), Path(sys.executable)
+
+    def run(command):
+        monkeypatch.setattr(sys, "argv", command[1:])
+        runpy.run_path(command[1])
+        return measured(*capsys.readouterr().out.splitlines())
+
+    updates = yardstick.updates(run(yardstick.train(replace(shape, updates=2), corpus, tmp_path, python)), tmp_path)
+    assert sum(count for _, count in updates) == 40 * 4 + 40 * 3  # with EOS
+    assert len(updates) == (2 if shape.attention else 1)  # 64 sentences, or 4,096 tokens
+    assert yardstick.sentences_a_second(run(yardstick.decode(shape, corpus, tmp_path, python, 2))) > 0
 
 
 def test_a_corpus_is_cut_into_one_vocabulary(tmp_path, monkeypatch):
