@@ -16,7 +16,7 @@ from s2s.errors import ConfigError
 from s2s.registry import BuilderNode, Reader, builder, check_plain, group_defaults, group_names
 from s2s.search.options import SearchConfig
 from s2s.train.options import Metric, OptimConfig, TrainerConfig
-from s2s.types import Feature, Overlong
+from s2s.types import Feature, Kernels, Overlong
 
 __all__ = [
     "BuilderNode",
@@ -82,7 +82,7 @@ class Config:
     copy: BuilderNode = field(default_factory=lambda: _default_node("copy", "none"))
     seed: int = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    kernels: Literal["auto", "plain"] = "auto"  # of training; auto: fused ones where they can run, on a GPU
+    kernels: Kernels = "auto"  # of training; auto: fused ones where they can run, on a GPU
     threads: int | None = None  # null = one a core
     profile: bool = False  # look at where the time of some updates goes: profile.json and a part of the report
     output: str = "runs"  # folder of the run folders, relative to where the user stands

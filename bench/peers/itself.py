@@ -34,7 +34,6 @@ class S2S:
         changes = [] if shape.attention is None else [f"attention={shape.attention}"]
         changes += [f"corpus.train={corpus.folder}/train", f"corpus.dev={corpus.folder}/val", f"threads={THREADS}"]
         changes += [f"trainer.steps={shape.updates}", f"trainer.validate_every={shape.updates}", f"output={folder}/run"]
-        changes += ["trainer.lexicon=20"]
         return [str(python), "-m", "s2s", "train", str(recipe), *changes]
 
     def updates(self, done: Measured, folder: Path) -> list[tuple[float, float]]:

@@ -13,10 +13,9 @@ from pathlib import Path
 import torch
 
 import s2s
+from bench.peers.base import FORCED
 from s2s.task.generate import Request
 from s2s.task.workers import SHARE, generate
-
-FORCED = 15
 
 
 def main(run: str, path: str, given: str) -> None:

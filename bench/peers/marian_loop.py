@@ -9,29 +9,20 @@ from pathlib import Path
 import torch
 from transformers import MarianConfig, MarianMTModel
 
+from bench.peers.ids import Ids
+
 task, corpus, folder, number = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 THREADS, FORCED, BUDGET = int(os.environ["OMP_NUM_THREADS"]), 15, 4096
 UNK, PAD, BOS, EOS = range(4)
 torch.set_num_threads(THREADS)
 torch.manual_seed(1)
-pieces = (corpus / "vocabulary").read_text(encoding="utf-8").split("\n")[:-1]
-ids = {piece: place for place, piece in enumerate(pieces, 4)}
-
-
-def read(name: str) -> list[list[int]]:
-    lines = (corpus / name).read_text(encoding="utf-8").splitlines()
-    return [[*(ids.get(piece, UNK) for piece in line.split()), EOS] for line in lines]
-
-
-def pad(rows: list[list[int]]) -> torch.Tensor:
-    longest = max(map(len, rows))
-    return torch.tensor([row + [PAD] * (longest - len(row)) for row in rows])
-
+ids = Ids(corpus, first=4, unknown=UNK, padding=PAD, end=EOS)
+pad, read = ids.pad, ids.read
 
 if task == "train":
     config = MarianConfig(
-        vocab_size=len(pieces) + 4,
-        decoder_vocab_size=len(pieces) + 4,
+        vocab_size=ids.size,
+        decoder_vocab_size=ids.size,
         d_model=256,
         encoder_layers=3,
         decoder_layers=3,

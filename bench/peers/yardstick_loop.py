@@ -13,23 +13,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from bench.peers.ids import Ids
+
 kind, task, corpus, number = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
 BATCH, BUDGET, WIDTH, EMBEDDING, FORCED = 64, 4096, 512, 256, 15
 PAD, EOS = 0, 1
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 torch.manual_seed(1)
-pieces = (corpus / "vocabulary").read_text(encoding="utf-8").split("\n")[:-1]
-ids = {piece: place for place, piece in enumerate(pieces, 2)}
-
-
-def read(name: str) -> list[list[int]]:
-    lines = (corpus / name).read_text(encoding="utf-8").splitlines()
-    return [[*(ids.get(piece, EOS) for piece in line.split()), EOS] for line in lines]
-
-
-def pad(rows: list[list[int]]) -> torch.Tensor:
-    longest = max(map(len, rows))
-    return torch.tensor([row + [PAD] * (longest - len(row)) for row in rows])
+ids = Ids(corpus, first=2, unknown=EOS, padding=PAD, end=EOS)
+pad, read = ids.pad, ids.read
 
 
 class Recurrent(nn.Module):
@@ -115,7 +107,7 @@ def batches_of(sources: list[list[int]], targets: list[list[int]]) -> list[list[
     return made
 
 
-model = (Recurrent if kind == "lstm" else Transformer)(len(pieces) + 2)
+model = (Recurrent if kind == "lstm" else Transformer)(ids.size)
 if task == "train":
     optimizer = torch.optim.Adam(model.parameters(), 1e-3, fused=True)
     sources, targets = read("train.en"), read("train.de")

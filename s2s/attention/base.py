@@ -156,7 +156,7 @@ class ScoredAttention(Attention):
 
     def attend(self, query: Tensor, memory: Memory, state: State, need_weights: bool) -> AttentionOutput:
         """Attend with query (B, T, Q): context (B, T, V), weights (B, T, S)."""
-        if isinstance(self.score, AdditiveScore) and query.numel() and memory.keys.numel() and self._is_fused(query):
+        if isinstance(self.score, AdditiveScore) and self._is_fused(query):
             from s2s.attention.kernels.additive import additive_attention
 
             asked, vector = linear(query, self.score.query_weight), self.score.vectors().squeeze(0)
@@ -172,7 +172,7 @@ class ScoredAttention(Attention):
             return False
         normaliser, dropped = self.align.normaliser, self.training and self.dropout.p > 0
         soft = normaliser.name == "softmax" and normaliser.temperature == 1.0
-        return soft and not dropped and usable(query.device)
+        return soft and not dropped and query.numel() > 0 and usable(query.device)
 
     def by_head(self, kept: Tensor) -> Tensor:
         """What the memory holds, with an axis for heads: (B, H, S, ...)."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from s2s.activations import tanh_
+from s2s.activations import by_logistic, tanh_
 
 # Elements of the (B, T, S, A) tensor of additive attention that are held at once: 64 MB in float32.
 _CHUNK = 1 << 24
@@ -71,8 +71,8 @@ class _AdditiveEnergies(torch.autograd.Function):
 def additive_energies(query: Tensor, keys: Tensor, vector: Tensor) -> Tensor:
     """e_ij = v . tanh(q_i + k_j) in bounded memory. Shapes and source as in `additive_energies_plain`."""
     vector, keys = vector.to(query.dtype), keys.to(query.dtype)
-    if not torch.is_grad_enabled() and query.size(1) == 1 and query.device.type == "cpu":
-        # tanh(x) = 2 sigmoid(2x) - 1, whose passes over the (B, S, A) tensor are folded into those that are made anyway
+    if not torch.is_grad_enabled() and query.size(1) == 1 and by_logistic(query):
+        # as `tanh_`, with its passes over the (B, S, A) tensor folded into those that are made anyway
         squashed = torch.add(2 * query, keys, alpha=2).sigmoid_()
         return (squashed @ (2 * vector)).sub_(vector.sum()).unsqueeze(1)
     return _AdditiveEnergies.apply(query, keys, vector)  # type: ignore[no-any-return, no-untyped-call]

@@ -75,7 +75,7 @@ class RecurrentLayer(nn.Module):
         if cell not in kinds:
             raise ConfigError("unknown cell", where="cell", expected="lstm or gru", found=repr(cell))
         self.cell, self.input_size, self.size = cell, input_size, size
-        self.int8 = False
+        self.int8 = False  # whether steps multiply in int8
         self._parts: dict[str, tuple[object, Tensor | Int8Weight]] = {}
         self.rnn = kinds[cell](input_size, size, batch_first=True)
         if cell == "lstm":  # forget gates start open (Jozefowicz et al. 2015)
@@ -113,6 +113,7 @@ class RecurrentLayer(nn.Module):
         weight = self._kept("known", inputs.size(-1))
         if isinstance(weight, Int8Weight):
             return weight.product(inputs, self.bias())
+        # all steps at once already, so nothing is gathered
         return nn.functional.linear(inputs, weight, self.bias())
 
     def in_int8(self) -> RecurrentLayer:

@@ -6,31 +6,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from s2s.score.metrics import TITLES
+from s2s.train.display import Display
 
 if TYPE_CHECKING:
     from rich.text import Text
-
-
-class Progress(Protocol):
-    """What a training loop tells of itself: `start`, then any of `step`, `valid` and `note`, at last `close`."""
-
-    def start(self, title: str, *, total: int | None = None, minutes: float | None = None, done: int = 0) -> None:
-        """Training begins. total: step at which it ends; minutes: limit from now; done: steps of an earlier run."""
-
-    def step(self, step: int, *, loss: float, tokens_per_second: float, lr: float | None = None) -> None:
-        """An update is done. loss: nats a token; tokens_per_second: target tokens, padding not counted."""
-
-    def valid(self, step: int, metrics: Mapping[str, float], *, best: bool = False) -> None:
-        """The dev set was scored; `metrics` by name; best: the best so far."""
-
-    def note(self, text: str) -> None:
-        """Something worth a line of its own."""
-
-    def close(self) -> None:
-        """Training ended, however it did: leave the terminal as it was. Further calls do nothing."""
 
 
 def progress(
@@ -39,7 +21,7 @@ def progress(
     stream: TextIO | None = None,
     every: float = 10.0,
     clock: Callable[[], float] = time.monotonic,
-) -> Progress:
+) -> Display:
     """A display on `stream` (stderr). plain: True for lines, False for a live line, None to look at the terminal.
 
     every: seconds between plain lines. clock: seconds, for tests.

@@ -344,14 +344,14 @@ function drawRest() {
 function drawProfile() {
   if (!report.profile) return;
   document.getElementById("profile").hidden = false;
-  document.querySelector('nav a[href="#machine"]').before(element("a", { href: "#profile" }, "Where the time goes"));
+  document.querySelector('nav a[href="#machine"]').after(element("a", { href: "#profile" }, "Where the time goes"));
   const { parts, text } = report.profile;
   const all = parts.reduce((sum, part) => sum + part[1], 0);
   const longest = Math.max(...parts.map((part) => Math.max(part[1], part[2])));
   const number = (value) => element("td", { class: "number" }, value);
   const ms = (seconds) => (1000 * seconds).toFixed(seconds < 0.01 ? 2 : 1);
   const rows = parts.map(([name, seconds, floor]) => {
-    const bar = element("i", { class: "time" });
+    const bar = element("i", {});
     bar.style.setProperty("--w", seconds / longest);
     const least = element("i", { class: "least" });
     least.style.setProperty("--w", floor / longest);

@@ -8,20 +8,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import cast, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-from s2s.attention.constraint import constrain
-from s2s.attention.monotonic import hasten
 from s2s.errors import UsageError
 from s2s.int8 import Precision
-from s2s.model.rounding import in_int8
-from s2s.model.seq2seq import Copies, Seq2Seq, start_search
+from s2s.model.seq2seq import Copies, start_search
 from s2s.score.flags import line_flags
 from s2s.search import Constraints, SearchConfig, ensemble, search
 from s2s.search.shortlist import Shortlist, make_shortlist
+from s2s.task.searched import as_searched
 from s2s.task.trained import Trained
 from s2s.text.batching import pad
 from s2s.text.copying import CopyIds
@@ -92,23 +90,6 @@ class Part:
         return () if self.copies is None else self.copies.extra
 
 
-def _constrained(model: Seq2Seq, config: SearchConfig) -> Seq2Seq:
-    """The model, or a copy of it whose attentions obey `config.forward` and `config.eager`; parameters are shared."""
-    if config.eager:
-        model = cast(Seq2Seq, hasten(model, config.eager))
-    if config.forward == "off":
-        return model
-    forced = constrain(
-        model,
-        config.forward,
-        threshold=config.forward_threshold,
-        back=config.forward_back,
-        ahead=config.forward_ahead,
-        exhausted=config.forward_exhausted,
-    )
-    return cast(Seq2Seq, forced)
-
-
 def _unanswered(request: Request, flag: str, error: str | None = None) -> Result:
     """The result of a request that no model has seen."""
     return Result(request.text, "", 0.0, 0.0, flags=tuple(sorted({*request.flags, flag})), error=error)
@@ -162,9 +143,7 @@ class Generator:
         self._rerank, self._shown = rerank, config.nbest
         if rerank is not None:  # among all that the search has found
             self.config = replace(config, nbest=max(config.nbest, draws) if config.sample else config.beam)
-        whole = self.options.precision == "float32"
-        searched = [trained.model if whole else in_int8(trained.model) for trained in self.models]
-        self._searched = [_constrained(model, config) for model in searched]
+        self._searched = [as_searched(trained.model, config, self.options.precision) for trained in self.models]
         self.overlong = self.options.overlong or first.config.task.overlong
         trained_with = first.config.trainer.max_source
         self.limit = self.options.max_source or trained_with  # tokens, EOS not counted

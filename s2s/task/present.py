@@ -91,6 +91,20 @@ def told_of_replies(split: str, found: DialogueStatistics) -> str:
     return f"replies of {split}: " + "; ".join(f"{name}: {value}" for name, value in known.items() if value)
 
 
+def drawn_profile(profile: Mapping[str, Any]) -> dict[str, Any]:
+    """What the report draws of a profile as profile.json has it."""
+    rate, bandwidth = profile["rate"] / 1e9, profile["bandwidth"] / 1e9
+    return {
+        "parts": [[one["name"], one["seconds"], one["floor"]] for one in profile["parts"] if one["seconds"]],
+        "text": f"{profile['updates']} updates of {profile['tokens']:,.0f} target tokens on average: "
+        f"{profile['tokens'] / profile['seconds']:,.0f} target tokens/s, "
+        f"{profile['tokens'] / profile['floor']:,.0f} at best. At best means: each part takes no longer than its "
+        f"matrix products at {rate:,.0f} GFLOP/s, or its weights, gradients and optimiser state at {bandwidth:,.1f} "
+        f"GB/s, both as this machine reached them at the end of the run. Validation and saving took "
+        f"{profile['waiting']:,.1f} s beside {profile['training']:,.1f} s of updates.",
+    }
+
+
 def report(
     folder: Path,
     config: Config,
@@ -103,7 +117,7 @@ def report(
     machine: Mapping[str, str],
     profile: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write report.html of a run. scores: of each split, and of what else was scored. profile: see `ReportData`."""
+    """Write report.html of a run. scores: of each split, and of what else was scored. profile: as profile.json."""
     drops: dict[str, int] = {}
     for counts in corpus.report.splits.values():
         for reason, count in counts.dropped.items():
@@ -134,7 +148,7 @@ def report(
             drops=drops,
             config_text=config_text,
             machine=machine,
-            profile=profile,
+            profile=None if profile is None else drawn_profile(profile),
             notes=notes,
         ),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import time
@@ -16,7 +17,6 @@ from s2s.attention.kernels import use
 from s2s.config import BuilderNode, Config, to_plain
 from s2s.errors import BundleError, DataError
 from s2s.files import RunLock, read_json, write_atomic
-from s2s.show.console import Progress
 from s2s.show.machine import machine_facts, peak_memory_mb
 from s2s.task.card import model_card
 from s2s.task.evaluate import Evaluation, dev_loss, evaluate, score_extracts
@@ -31,9 +31,9 @@ from s2s.text.sentences import sentence_marks
 from s2s.text.turns import Turns, turn_marks
 from s2s.text.vocabulary import Tokenizer, beginnings
 from s2s.train import checkpoint
+from s2s.train.display import Display
 from s2s.train.log import RunLog, read_log, training_speed
 from s2s.train.loop import Data, Run, fit
-from s2s.train.profile import shown
 from s2s.types import Score
 
 # Keys that a resumed run may change: they say how long and where, not what is learned.
@@ -59,11 +59,11 @@ FREE = (
     "trainer.samples",
 )
 
-
 PROFILE = "profile.json"
+_MAX_PROFILE = 1 << 16  # bytes
 
 
-def train(config: Config, folder: Path, config_text: str, display: Progress, *, changed_corpus: bool = False) -> Path:
+def train(config: Config, folder: Path, config_text: str, display: Display, *, changed_corpus: bool = False) -> Path:
     """Train in `folder` (new, or of a run to go on with), score the best model, write the report. Returns `folder`.
 
     changed_corpus: go on although the corpus isn't what it was. Raises S2SError for all that can go wrong; what was
@@ -92,14 +92,16 @@ def train(config: Config, folder: Path, config_text: str, display: Progress, *, 
             write_atomic(folder / "config.yaml", config_text.encode())
         source, target, languages = prepared.source, prepared.target, _languages(corpus)
         trained = Trained(run.model, source, target, config, languages, prepared.keywords)
+        # its lexicon is learned when it is first asked for, not before the first step
+        whole = functools.cache(lambda: replace(trained, lexicon=prepared.lexicon))
         fit(
             run,
             Data(prepared.plan(config), prepared.fetch(config)),
             folder / "checkpoints",
             log=log,
             display=display,
-            validate=_validation(trained, prepared),
-            keep_best=_keeper(trained, prepared, run, folder),
+            validate=_validation(config, whole, prepared),
+            keep_best=_keeper(whole, run, folder, corpus),
         )
         _keep_profile(run, folder)
         finish(folder, config, config_text, prepared, log, seconds=time.monotonic() - began)
@@ -151,7 +153,7 @@ def start_run(config: Config, prepared: Prepared, device: torch.device) -> Run:
     return Run(model, config.optim, config.trainer, seed=config.seed, meta=meta, profile=config.profile)
 
 
-def _tokenizers(config: Config, corpus: Corpus, folder: Path, display: Progress) -> tuple[Tokenizer, Tokenizer]:
+def _tokenizers(config: Config, corpus: Corpus, folder: Path, display: Display) -> tuple[Tokenizer, Tokenizer]:
     """Those of the run if it has some already, else trained and kept."""
     place = folder / "text"
     if place.is_dir():
@@ -170,7 +172,7 @@ def _tokenizers(config: Config, corpus: Corpus, folder: Path, display: Progress)
     return source, target
 
 
-def _resume(run: Run, last: Path, prepared: Prepared, folder: Path, display: Progress, changed_corpus: bool) -> None:
+def _resume(run: Run, last: Path, prepared: Prepared, folder: Path, display: Display, changed_corpus: bool) -> None:
     groups_meta = read_json(last / checkpoint.META, checkpoint.MAX_META, error=BundleError)
     checkpoint.check_resume(groups_meta["config"], run.meta["config"], FREE, str(folder))
     for what, before, now in (
@@ -224,23 +226,23 @@ def _data_facts(prepared: Prepared, run: Run) -> dict[str, Any]:
     }
 
 
-def _validation(trained: Trained, prepared: Prepared) -> Callable[[], dict[str, float]]:
-    config = trained.config
+def _validation(config: Config, whole: Callable[[], Trained], prepared: Prepared) -> Callable[[], dict[str, float]]:
     pairs = prepared.dev_pairs[: config.trainer.valid_sentences]
 
     def validate() -> dict[str, float]:
+        trained = whole()
         scores = dev_loss(trained.model, prepared.dev, config.trainer.batch_tokens)
         if pairs:
-            searched = replace(trained, lexicon=prepared.lexicon)
-            generator = Generator([searched], config.search)
+            generator = Generator([trained], config.search)
             scores.update({score.name: score.value for score in evaluate(generator, pairs, config.task).scores})
         return scores
 
     return validate
 
 
-def _keeper(trained: Trained, prepared: Prepared, run: Run, folder: Path) -> Callable[[dict[str, float]], None]:
+def _keeper(whole: Callable[[], Trained], run: Run, folder: Path, corpus: Corpus) -> Callable[[dict[str, float]], None]:
     def keep(scores: dict[str, float]) -> None:
+        trained = whole()
         position = run.position
         facts = {
             "step": position.step,
@@ -249,8 +251,7 @@ def _keeper(trained: Trained, prepared: Prepared, run: Run, folder: Path) -> Cal
             "minutes": round(position.seconds / 60, 2),
             "dev": {name: round(value, 4) for name, value in scores.items()},
         }
-        kept = replace(trained, lexicon=prepared.lexicon)  # which is learned now, not before the first step
-        save_trained(folder / "model", kept, training=facts, card=model_card(kept, prepared.corpus, facts))
+        save_trained(folder / "model", trained, training=facts, card=model_card(trained, corpus, facts))
 
     return keep
 
@@ -288,7 +289,7 @@ def finish(folder: Path, config: Config, config_text: str, prepared: Prepared, l
             name = f"{split}.ref" if number == 1 else f"{split}.ref.{number}"
             write_atomic(folder / name, "".join(f"{line}\n" for line in lines).encode())
     kept = folder / PROFILE
-    profile = shown(json.loads(kept.read_bytes())) if kept.exists() else None
+    profile = read_json(kept, _MAX_PROFILE) if kept.exists() else None
     split = next(iter(evaluations), "dev")
     samples = draw_samples(trained, corpus.splits[split], config.trainer.samples, folder / "attention")
     report(folder, config, config_text, corpus, evaluations, found, events, samples, machine, profile)

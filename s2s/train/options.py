@@ -70,9 +70,7 @@ class TrainerConfig:
     keep: int = 2  # newest checkpoints that are kept
     precision: Literal["auto", "float32", "bf16"] = "auto"  # auto: bf16 on a GPU that has it, else float32
     graphs: Literal["auto", "off"] = "auto"  # auto: updates are CUDA graphs on a GPU where the model allows it
-    max_bad_steps: int = (
-        10  # in a row with a loss that isn't finite before training stops; with graphs seen when logged
-    )
+    max_bad_steps: int = 10  # in a row without a finite loss before training stops; with graphs seen when logged
     subword_sample: float = 0.0  # alpha of subword regularisation (arXiv 1804.10959; BPE-dropout for bpe); 0 = off
     links: str | None = None  # auto, or a file: i-j word links of each training pair, for optim.guided_alignment
     lexicon: int = 0  # candidates of each source token that the model keeps for search.shortlist; 0 = none

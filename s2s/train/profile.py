@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
@@ -149,15 +149,11 @@ _meter: ContextVar[_Meter | None] = ContextVar("profile_meter", default=None)
 @contextmanager
 def part(name: str) -> Iterator[None]:
     """What happens inside belongs to a part of `PARTS`, where an update is looked at."""
-    meter = _meter.get()
-    if meter is None:
-        yield
-        return
-    meter.enter(name)
+    _entered(name)
     try:
         yield
     finally:
-        meter.leave()
+        _left()
 
 
 class Profiler:
@@ -293,17 +289,3 @@ def _ceilings(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
 
     rate = 2.0 * size**3 / best(lambda: a @ b, 12)
     return rate, 2.0 * _FLOAT * block.numel() / best(lambda: target.copy_(block), 8)
-
-
-def shown(profile: Mapping[str, Any]) -> dict[str, Any]:
-    """What the report draws of a profile as profile.json has it."""
-    rate, bandwidth = profile["rate"] / 1e9, profile["bandwidth"] / 1e9
-    return {
-        "parts": [[one["name"], one["seconds"], one["floor"]] for one in profile["parts"] if one["seconds"]],
-        "text": f"{profile['updates']} updates of {profile['tokens']:,.0f} target tokens on average: "
-        f"{profile['tokens'] / profile['seconds']:,.0f} target tokens/s, "
-        f"{profile['tokens'] / profile['floor']:,.0f} at best. At best means: each part takes no longer than its "
-        f"matrix products at {rate:,.0f} GFLOP/s, or its weights, gradients and optimiser state at {bandwidth:,.1f} "
-        f"GB/s, both as this machine reached them at the end of the run. Validation and saving took "
-        f"{profile['waiting']:,.1f} s beside {profile['training']:,.1f} s of updates.",
-    }

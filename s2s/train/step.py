@@ -167,9 +167,9 @@ def update(
     before = [buffer.clone() for buffer in buffers]
     optimizer.zero_grad(set_to_none=True)
     try:
-        with part("data"):
-            batches = [batch.to(device) for batch in batches]
         for batch in batches:
+            with part("data"):
+                batch = batch.to(device)
             if sampling:
                 with autocast(device, precision):  # its own: autocast would keep weights without gradient from here
                     batch = own_inputs(model, batch, sampling)

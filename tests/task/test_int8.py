@@ -1,7 +1,5 @@
 """Decoding in int8: near to float32, the same whatever the neighbours, and only where it's asked for."""
 
-import dataclasses
-
 import pytest
 import torch
 from test_invariance import DECODERS, lines, trained
@@ -99,4 +97,4 @@ def test_kept_parts_of_weights_follow_the_weights():
 def test_it_is_refused_where_there_is_no_such_product(monkeypatch):
     monkeypatch.setattr("s2s.int8.available", lambda: False)
     with pytest.raises(UsageError, match="int8"):
-        Model([dataclasses.replace(trained("additive", "feed"))]).generator(precision="int8")
+        Model([trained("additive", "feed")]).generator(precision="int8")

@@ -7,10 +7,11 @@ import torch
 from toys import TINY, call, trained
 
 from s2s.app import compose
+from s2s.task.present import drawn_profile
 from s2s.task.trained import build_model
 from s2s.text.batching import Example, collate
 from s2s.train.options import OptimConfig
-from s2s.train.profile import COUNTED, PARTS, WARM, Part, Profile, Profiler, _fused, _fused_backward, part, shown
+from s2s.train.profile import COUNTED, PARTS, WARM, Part, Profile, Profiler, _fused, _fused_backward, part
 from s2s.train.step import make_optimizer, update
 
 LENGTH, ROWS, SIZE = 5, 3, 30
@@ -119,7 +120,7 @@ def test_what_is_told():
     parts = [Part("data", 0.1, 0, 0, 0), Part("backward", 0.3, 1e9, 0, 0.1)]
     found = Profile(parts, 20, 80, 1e10, 1e9, 3.0, 9.0)
     assert found.told() == "profile of 20 updates: 200 target tokens/s, 800 at best; backward 75 %, data 25 %"
-    drawn = shown(json.loads(json.dumps(found.plain())))
+    drawn = drawn_profile(json.loads(json.dumps(found.plain())))
     assert drawn["parts"] == [["data", 0.1, 0], ["backward", 0.3, 0.1]]
     assert "200 target tokens/s, 800 at best" in drawn["text"]
 

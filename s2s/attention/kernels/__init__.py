@@ -5,13 +5,13 @@ Triton comes with torch's builds for CUDA, and is imported only when a kernel ru
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from contextvars import ContextVar
-from typing import Literal
 
 import torch
 
-Kernels = Literal["auto", "plain"]
+from s2s.types import Kernels
 
 _choice: ContextVar[Kernels] = ContextVar("kernels", default="auto")
 _interpreted: ContextVar[bool] = ContextVar("kernels_interpreted", default=False)
@@ -28,6 +28,11 @@ def use(kernels: Kernels, *, interpreted: bool = False) -> None:
 
 def usable(device: torch.device) -> bool:
     """Whether fused versions run there."""
-    if _choice.get() == "plain":
+    if device.type != "cuda" and not _interpreted.get():
         return False
-    return (device.type == "cuda" or _interpreted.get()) and importlib.util.find_spec("triton") is not None
+    return _choice.get() == "auto" and _has_triton()
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None

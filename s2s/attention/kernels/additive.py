@@ -25,6 +25,13 @@ def _tanh(x):
 
 
 @triton.jit
+def _block(rows, b, s, S, a, A, ACC: tl.constexpr):
+    """Rows s and columns a of source b in a tensor (B, S, A); 0 beyond its ends."""
+    inside = (s < S)[:, None] & (a < A)[None, :]
+    return tl.load(rows + (b * S + s[:, None]) * A + a[None, :], mask=inside, other=0.0).to(ACC)
+
+
+@triton.jit
 def _forward(
     query, keys, vector, mask, values, context, weights, T, S, A, V,
     ACC: tl.constexpr, BS: tl.constexpr, BA: tl.constexpr, BV: tl.constexpr,
@@ -41,8 +48,7 @@ def _forward(
             a = first + tl.arange(0, BA)
             q = tl.load(query + row * A + a, mask=a < A, other=0.0).to(ACC)
             v = tl.load(vector + a, mask=a < A, other=0.0).to(ACC)
-            k = tl.load(keys + (b * S + s[:, None]) * A + a[None, :], mask=real[:, None] & (a < A)[None, :], other=0.0)
-            energy += tl.sum(v[None, :] * _tanh(q[None, :] + k.to(ACC)), 1)
+            energy += tl.sum(v[None, :] * _tanh(q[None, :] + _block(keys, b, s, S, a, A, ACC)), 1)
         energy = tl.where(real, energy, float("-inf"))
         tl.store(weights + row * S + s, energy, mask=s < S)
         highest = tl.maximum(highest, tl.max(energy, 0))
@@ -65,10 +71,7 @@ def _forward(
         for start in range(0, S, BS):
             s = start + lanes
             w = tl.load(weights + row * S + s, mask=s < S, other=0.0)
-            h = tl.load(
-                values + (b * S + s[:, None]) * V + d[None, :], mask=(s < S)[:, None] & (d < V)[None, :], other=0.0
-            )
-            found += tl.sum(w[:, None] * h.to(ACC), 0)
+            found += tl.sum(w[:, None] * _block(values, b, s, S, d, V, ACC), 0)
         tl.store(context + row * V + d, found, mask=d < V)
 
 
@@ -100,10 +103,7 @@ def _backward_query(
         for start in range(0, S, BS):
             s = start + lanes
             e = tl.load(d_energy + row * S + s, mask=s < S, other=0.0)
-            k = tl.load(
-                keys + (b * S + s[:, None]) * A + a[None, :], mask=(s < S)[:, None] & (a < A)[None, :], other=0.0
-            )
-            squashed = _tanh(q[None, :] + k.to(ACC))
+            squashed = _tanh(q[None, :] + _block(keys, b, s, S, a, A, ACC))
             to_query += tl.sum(e[:, None] * (1.0 - squashed * squashed), 0)
             to_vector += tl.sum(e[:, None] * squashed, 0)
         tl.store(d_query + row * A + a, to_query * v, mask=a < A)
@@ -119,7 +119,7 @@ def _backward_keys(
     a = tl.program_id(2) * BA + tl.arange(0, BA)
     inside = (s < S)[:, None] & (a < A)[None, :]
     v = tl.load(vector + a, mask=a < A, other=0.0).to(ACC)
-    k = tl.load(keys + (b * S + s[:, None]) * A + a[None, :], mask=inside, other=0.0).to(ACC)
+    k = _block(keys, b, s, S, a, A, ACC)
     found = tl.zeros((BS, BA), ACC)
     for t in range(0, T):
         row = b * T + t
