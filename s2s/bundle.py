@@ -141,7 +141,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 def read_manifest(folder: Path, kind: str = "bundle") -> dict[str, Any]:
     """The manifest of a folder, checked: kind, version, and for each file a plain name, a size and a SHA-256.
 
-    kind: "bundle" or "checkpoint". Raises BundleError.
+    kind: "bundle", "checkpoint" or "corpus". Raises BundleError.
     """
     path = folder / MANIFEST
     where = str(path)
@@ -175,8 +175,16 @@ def read_manifest(folder: Path, kind: str = "bundle") -> dict[str, Any]:
     return manifest
 
 
+def kind_of(folder: str | Path) -> str | None:
+    """What the manifest of a folder says that it is ("bundle", "checkpoint", "corpus", ...); None without one."""
+    path = present(folder) / MANIFEST
+    found = read_json(path, MAX_JSON, error=BundleError) if path.is_file() else None
+    kind = found.get("format") if isinstance(found, dict) else None
+    return kind.removeprefix("s2s ") if isinstance(kind, str) else None
+
+
 def write_manifest(folder: Path, kind: str) -> None:
-    """Write the manifest of all files in a folder, as the last of them. kind: "bundle" or "checkpoint"."""
+    """Write the manifest of all files in a folder, as the last of them. kind: as in `read_manifest`."""
     entries = {p.name: {"size": p.stat().st_size, "sha256": sha256(p)} for p in sorted(folder.iterdir())}
     manifest = {"format": f"s2s {kind}", "format_version": FORMAT, "s2s": __version__, "needs": NEEDS, "files": entries}
     (folder / MANIFEST).write_bytes(to_json(manifest))
@@ -291,7 +299,7 @@ def _check_name(name: str, where: str) -> None:
         )
     if name.endswith(PICKLES):
         raise pickle_error(f"{where} lists {printable(name)}")
-    if not name.endswith((".json", ".safetensors", ".spm", ".md")):
+    if not name.endswith((".json", ".jsonl", ".safetensors", ".spm", ".md")):
         raise BundleError(f"lists a file of unknown kind: {printable(name)}", where=where)
 
 

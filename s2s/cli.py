@@ -16,6 +16,10 @@ from s2s.errors import S2SError
 COMMANDS = {
     "list": ("list", "names of recipes, attention mechanisms, encoders, decoders and corpora, with a line each"),
     "demo": ("demo", "train the default recipe, unless that is done, and show what it gives"),
+    "prepare": (
+        "prepare",
+        "turn a corpus into ids once, so that training a large one starts at once and in little memory",
+    ),
     "train": ("train", "train a recipe, score it and write its report"),
     "eval": ("evaluate", "decode and score a split of the corpus"),
     "translate": ("translate", "translate lines"),
@@ -31,7 +35,7 @@ COMMANDS = {
     "doctor": ("doctor", "say what is in a corpus and what would be dropped"),
     "info": ("info", "say what a model is"),
     "export": ("export", "write a model for another program"),
-    "verify": ("verify", "check that a model's files are whole and safe"),
+    "verify": ("verify", "check that the files of a model or a prepared corpus are whole and safe"),
 }
 
 

@@ -85,6 +85,7 @@ class Config:
     kernels: Kernels = "auto"  # of training; auto: fused ones where they can run, on a GPU
     threads: int | None = None  # null = one a core
     profile: bool = False  # look at where the time of some updates goes: profile.json and a part of the report
+    prepared: str | None = None  # a folder of s2s prepare, from which the corpus is taken
     output: str = "runs"  # folder of the run folders, relative to where the user stands
     task: TaskConfig = field(default_factory=TaskConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

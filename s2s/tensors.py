@@ -38,6 +38,7 @@ DTYPES = {
     "I8": torch.int8,
     "U8": torch.uint8,
     "BOOL": torch.bool,
+    "U16": torch.uint16,
 }
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 

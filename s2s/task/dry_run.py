@@ -6,9 +6,8 @@ import torch
 
 from s2s.config import Config
 from s2s.show.machine import peak_memory_mb
-from s2s.task.prepare import load_corpus, prepare, train_tokenizers
+from s2s.task.prepare import load_corpus, load_tokenizers, prepare
 from s2s.task.training import set_up, start_run
-from s2s.text.batching import collate
 from s2s.train.step import update
 
 
@@ -16,10 +15,10 @@ def dry_run(config: Config) -> str:
     """What the run would be: sizes of data and model, and the memory that its largest batch needs."""
     device = set_up(config)
     corpus = load_corpus(config)
-    prepared = prepare(config, corpus, train_tokenizers(config, corpus))
+    prepared = prepare(config, corpus, load_tokenizers(config, corpus))
     run = start_run(config, prepared, device)
     rows = prepared.plan(config).largest()
-    batch = collate(prepared.fetch(config)(rows, 0), rows, config.trainer.pad_multiple)
+    batch = prepared.batch(config)(rows, 0)
     before = peak_memory_mb() or 0.0
     made = update(
         run.model.train(),

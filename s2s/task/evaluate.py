@@ -23,9 +23,10 @@ from s2s.task.generate import Generator
 from s2s.task.keyword_first import KeywordFirst
 from s2s.task.likelihood import log_likelihoods
 from s2s.task.trained import Trained
-from s2s.text.batching import BatchPlan, Example, collate, example_lengths
+from s2s.text.batching import Example, collate, example_lengths
 from s2s.text.corpus import Pair, reference_streams
 from s2s.text.corpus.synthetic import links
+from s2s.text.plan import BatchPlan
 from s2s.train.step import target_loss
 from s2s.types import EOS, UNK, Result, Score
 

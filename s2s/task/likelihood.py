@@ -9,7 +9,8 @@ from torch import Tensor
 
 from s2s.model.seq2seq import Copies, at_positions
 from s2s.task.trained import Trained
-from s2s.text.batching import BatchPlan, Example, collate, example_lengths
+from s2s.text.batching import Example, collate, example_lengths
+from s2s.text.plan import BatchPlan
 
 _BUDGET = 2000  # target tokens that are read together
 

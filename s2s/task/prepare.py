@@ -6,27 +6,34 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
+from operator import itemgetter
 
 from s2s.config import Config
 from s2s.errors import DataError
 from s2s.score.alignment import Link, parse_links
 from s2s.task.align import words_of_pieces
-from s2s.task.trained import about, for_task, turns
-from s2s.text.batching import BatchPlan, Example, example_lengths, make_example
-from s2s.text.copying import Copier
+from s2s.task.encode import Encoder
+from s2s.task.prepared_folder import PreparedFolder
+from s2s.task.trained import for_task
+from s2s.text.batching import Example, collate, example_lengths
 from s2s.text.corpus import Corpus, Pair
-from s2s.text.keywords import Keywords, fit_keywords, to_keyword
+from s2s.text.keywords import Keywords, fit_keywords
+from s2s.text.lazy import Lazy, Mapped
 from s2s.text.lexicon import Lexicon, frequent_tokens
 from s2s.text.lines import read_lines
-from s2s.text.turns import shorten
+from s2s.text.plan import BatchPlan, Lengths
+from s2s.text.stored import Stored
 from s2s.text.vocabulary import Recipe, Tokenizer
 from s2s.train.links import align_corpus, translations
+from s2s.types import Batch
+
+LEXICON_PAIRS = 200_000  # that a lexicon is learned from at most
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A corpus as ids. train, dev: pairs within the length limits.
+    """A corpus as ids. train, dev: pairs within the length limits; train lies in memory, or in a file that is mapped.
 
     too_long: how many were left out of each split; cut: how many sources were shortened. keywords: where the task needs
     them. candidates: of each source token in the lexicon.
@@ -35,10 +42,10 @@ class Prepared:
     corpus: Corpus
     source: Tokenizer
     target: Tokenizer
-    train: list[Example]
+    train: Sequence[Example]
     dev: list[Example]
     dev_pairs: list[Pair]
-    pairs: list[Pair]
+    pairs: Sequence[Pair]
     too_long: dict[str, int] = field(default_factory=dict)
     cut: dict[str, int] = field(default_factory=dict)
     keywords: Keywords | None = None
@@ -46,75 +53,61 @@ class Prepared:
 
     @cached_property
     def lexicon(self) -> Lexicon | None:
-        """Of the training pairs; None without candidates."""
+        """Of the training pairs, evenly spaced if they are more than `LEXICON_PAIRS`; None without candidates."""
         if not self.candidates:
             return None
-        pairs = [(example.source, example.target) for example in self.train]
+        size = len(self.train)
+        used = (self.train[i * size // min(size, LEXICON_PAIRS)] for i in range(min(size, LEXICON_PAIRS)))
+        pairs = [(example.source, example.target) for example in used]
         return Lexicon(translations(pairs, self.candidates), frequent_tokens(target for _, target in pairs))
 
     def plan(self, config: Config) -> BatchPlan:
         """The batches of training."""
         trainer = config.trainer
-        return BatchPlan(example_lengths(self.train), trainer.batch_tokens, config.seed, trainer.pad_multiple)
+        return BatchPlan(self._lengths, trainer.batch_tokens, config.seed, trainer.pad_multiple)
+
+    @cached_property
+    def _lengths(self) -> Lengths:
+        return self.train.lengths if isinstance(self.train, Stored) else example_lengths(self.train)
 
     def links_fingerprint(self) -> str | None:
         """One sha256 (hex) over the links of all training examples, in order; None without links."""
-        if all(example.links is None for example in self.train):
+        if isinstance(self.train, Stored) or all(example.links is None for example in self.train):
             return None
         return hashlib.sha256(json.dumps([example.links for example in self.train]).encode()).hexdigest()
 
-    def fetch(self, config: Config) -> _Fetch:
-        """Examples by number; with subword sampling, segmented anew in each epoch."""
-        copier = _copier(config, self.source, self.target)
-        return _Fetch(self, config.trainer.subword_sample, config.seed, copier, _shortening(config))
+    def batch(self, config: Config) -> Callable[[Sequence[int], int], Batch]:
+        """The batch of some examples, by number, in an epoch; with subword sampling, segmented anew in each."""
+        encoder = Encoder.of(config, (self.source, self.target), self.keywords)
+        alpha, multiple = config.trainer.subword_sample, config.trainer.pad_multiple
 
+        def made(rows: Sequence[int], epoch: int) -> Batch:
+            if isinstance(self.train, Stored):
+                if not alpha and encoder.copier is None:
+                    return self.train.batch(rows, multiple)
+            elif not alpha:
+                return collate([self.train[row] for row in rows], rows, multiple)
+            seed = config.seed * 1_000_003 + epoch
+            return collate([encoder.sample(self.pairs[row], alpha, seed) for row in rows], rows, multiple)
 
-@dataclass(frozen=True)
-class _Fetch:
-    prepared: Prepared
-    alpha: float
-    seed: int
-    copier: Copier | None
-    shorten: _Shorten
-
-    def __call__(self, rows: Sequence[int], epoch: int) -> list[Example]:
-        """The examples `rows` of training as they are in `epoch`."""
-        if not self.alpha:
-            return [self.prepared.train[row] for row in rows]
-        seed = self.seed * 1_000_003 + epoch
-        source, target = self.prepared.source, self.prepared.target
-        sampled = []
-        for pair in (self.prepared.pairs[row] for row in rows):
-            text, ids, _ = self.shorten(pair.source, source.sample(pair.source, self.alpha, seed))
-            target_ids = target.sample(pair.target, self.alpha, seed)
-            sampled.append(make_example(text, ids, pair.target, target_ids, self.copier))
-        return sampled
-
-
-_Shorten = Callable[[str, Sequence[int]], tuple[str, list[int], frozenset[str]]]
-
-
-def _shortening(config: Config) -> _Shorten:
-    """How the sources of training are shortened."""
-    limit, most = config.trainer.max_source, turns(config)
-    return partial(shorten, overlong=config.task.overlong, limit=limit, turns=most)
-
-
-def _copier(config: Config, source: Tokenizer, target: Tokenizer) -> Copier | None:
-    return None if config.copy.name == "none" else Copier(source, target)
+        return made
 
 
 def load_corpus(config: Config) -> Corpus:
     """The corpus of a config; raises DataError for what is wrong with it."""
+    if config.prepared is not None:
+        return PreparedFolder(config.prepared, config).corpus()
     corpus: Corpus = config.corpus.build()
     return corpus
 
 
-def train_tokenizers(config: Config, corpus: Corpus) -> tuple[Tokenizer, Tokenizer]:
-    """Tokenizers of source and target, trained on the training split."""
+def load_tokenizers(config: Config, corpus: Corpus) -> tuple[Tokenizer, Tokenizer]:
+    """Tokenizers of source and target: those of a prepared corpus, else trained on the training split."""
+    if config.prepared is not None:
+        return PreparedFolder(config.prepared, config).tokenizers()
     recipe: Recipe = config.text.build()
     train = corpus.splits["train"]
-    return recipe.train([pair.source for pair in train], [pair.target for pair in train])
+    return recipe.train(Mapped(itemgetter(0), train), Mapped(itemgetter(1), train))
 
 
 def prepare(config: Config, corpus: Corpus, tokenizers: tuple[Tokenizer, Tokenizer]) -> Prepared:
@@ -124,76 +117,80 @@ def prepare(config: Config, corpus: Corpus, tokenizers: tuple[Tokenizer, Tokeniz
     The training examples get the links that `trainer.links` asks for. Raises DataError if nothing is left, or if more
     than half of train is left out, and for a file of links that doesn't fit the corpus.
     """
-    source, target = for_task(config, tokenizers)
-    keywords = _keywords(config, corpus)
-    copier, shortened = _copier(config, source, target), _shortening(config)
-    kept: dict[str, tuple[list[Example], list[Pair]]] = {}
+    folder = None if config.prepared is None else PreparedFolder(config.prepared, config)
+    keywords = folder.keywords() if folder else corpus_keywords(config, corpus)
+    encoder = Encoder.of(config, for_task(config, tokenizers), keywords)
     too_long: dict[str, int] = {}
     cut: dict[str, int] = {}
-    limit = config.trainer
-    for split in ("train", "dev"):
-        own = corpus.splits.get(split, [])
-        pairs = [_for_dialogue(config, keywords, pair) for pair in own]
-        sources = [shortened(pair.source, source.encode(pair.source)) for pair in pairs]
+
+    def encode(split: str) -> tuple[list[Example], list[Pair]]:
+        encoded = [encoder(pair) for pair in corpus.splits.get(split, [])]
+        examples, pairs = [one.example for one in encoded], [one.pair for one in encoded]
         if config.task.overlong in ("truncate", "turns"):
-            cut[split] = sum(bool(flags) for _, _, flags in sources)
-        examples = [
-            make_example(text, ids, pair.target, target.encode(pair.target), copier)
-            for pair, (text, ids, _) in zip(pairs, sources, strict=True)
-        ]
+            cut[split] = sum(one.cut for one in encoded)
         if split == "train" and config.trainer.links not in (None, "auto"):
             links = _read_links(str(config.trainer.links), corpus, examples, tokenizers)
             examples = [replace(e, links=some) for e, some in zip(examples, links, strict=True)]
-        fits = [len(e.source) <= limit.max_source and len(e.target) <= limit.max_target for e in examples]
         if split == "dev":  # whose sources are entered as a user's
-            pairs = [pair._replace(source=before.source) for pair, before in zip(pairs, own, strict=True)]
-        kept[split] = (
+            pairs = [pair._replace(source=own.source) for pair, own in zip(pairs, corpus.splits[split], strict=True)]
+        fits = [encoder.fits(example) for example in examples]
+        too_long[split] = fits.count(False)
+        return (
             [e for e, fit in zip(examples, fits, strict=True) if fit],
             [p for p, fit in zip(pairs, fits, strict=True) if fit],
         )
-        too_long[split] = fits.count(False)
-    train = corpus.splits["train"]
-    if len(kept["train"][0]) * 2 < len(train):
+
+    train: Sequence[Example]
+    pairs: Sequence[Pair]
+    if folder:
+        train = folder.train()
+        too_long["train"], shortened = folder.left_out
+        if config.task.overlong in ("truncate", "turns"):
+            cut["train"] = shortened
+        pairs = _Own(corpus.splits["train"], train, encoder)
+    else:
+        train, pairs = encode("train")
+        check_left_out(too_long["train"], len(corpus.splits["train"]))
+        if config.trainer.links == "auto":
+            links = align_corpus([(e.source, e.target) for e in train])
+            train = [replace(e, links=some) for e, some in zip(train, links, strict=True)]
+    dev, dev_pairs = encode("dev")
+    if not dev:
+        raise DataError("there are no dev pairs to choose a model by", where=f"corpus {corpus.name}")
+    source, target = encoder.source, encoder.target
+    lexicon = config.trainer.lexicon
+    return Prepared(corpus, source, target, train, dev, dev_pairs, pairs, too_long, cut, keywords, lexicon)
+
+
+def check_left_out(too_long: int, pairs: int) -> None:
+    """Raises DataError if more than half of the training pairs are too long."""
+    if too_long * 2 > pairs:
         raise DataError(
-            f"{too_long['train']} of {len(train)} training pairs are longer than the limits",
+            f"{too_long} of {pairs} training pairs are longer than the limits",
             where="trainer.max_source, trainer.max_target",
             expected="at most half",
             hint="Raise the limits, or check text.size: too small a vocabulary makes long sequences",
         )
-    if not kept["dev"][0]:
-        raise DataError("there are no dev pairs to choose a model by", where=f"corpus {corpus.name}")
-    if config.trainer.links == "auto":
-        links = align_corpus([(e.source, e.target) for e in kept["train"][0]])
-        kept["train"][0][:] = [replace(e, links=some) for e, some in zip(kept["train"][0], links, strict=True)]
-    (train_examples, train_pairs), (dev_examples, dev_pairs) = kept["train"], kept["dev"]
-    return Prepared(
-        corpus,
-        source,
-        target,
-        train_examples,
-        dev_examples,
-        dev_pairs,
-        train_pairs,
-        too_long,
-        cut,
-        keywords,
-        limit.lexicon,
-    )
 
 
-def _keywords(config: Config, corpus: Corpus) -> Keywords | None:
+class _Own(Lazy[Pair]):
+    """The pairs of stored examples, as the task has them."""
+
+    def __init__(self, pairs: Sequence[Pair], stored: Stored, encoder: Encoder) -> None:
+        self._pairs, self._stored, self._encoder = pairs, stored, encoder
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def at(self, place: int) -> Pair:
+        return self._encoder.as_task(self._pairs[int(self._stored.numbers[place])])
+
+
+def corpus_keywords(config: Config, corpus: Corpus) -> Keywords | None:
     """Of the training pairs, where the task needs them."""
     if not config.task.topics and config.task.reply == "whole":
         return None
     return fit_keywords((pair.source.split("\n")[-1], pair.target) for pair in corpus.splits["train"])
-
-
-def _for_dialogue(config: Config, keywords: Keywords | None, pair: Pair) -> Pair:
-    """A pair as the task has it."""
-    if keywords is None:
-        return pair
-    target = to_keyword(pair.target, keywords) if config.task.reply == "to_keyword" else pair.target
-    return pair._replace(source=about(pair.source, keywords, config.task.topics), target=target)
 
 
 def _read_links(

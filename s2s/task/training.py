@@ -21,7 +21,7 @@ from s2s.show.machine import machine_facts, peak_memory_mb
 from s2s.task.card import model_card
 from s2s.task.evaluate import Evaluation, dev_loss, evaluate, score_extracts
 from s2s.task.generate import Generator, Options
-from s2s.task.prepare import Prepared, load_corpus, prepare, train_tokenizers
+from s2s.task.prepare import Prepared, load_corpus, load_tokenizers, prepare
 from s2s.task.present import draw_samples, report
 from s2s.task.run_folder import point_latest
 from s2s.task.trained import Trained, build_model, load_trained, pick_device, save_trained
@@ -41,6 +41,7 @@ FREE = (
     "device",
     "kernels",
     "threads",
+    "prepared",
     "profile",
     "output",
     "name",
@@ -96,7 +97,7 @@ def train(config: Config, folder: Path, config_text: str, display: Display, *, c
         whole = functools.cache(lambda: replace(trained, lexicon=prepared.lexicon))
         fit(
             run,
-            Data(prepared.plan(config), prepared.fetch(config)),
+            Data(prepared.plan(config), prepared.batch(config)),
             folder / "checkpoints",
             log=log,
             display=display,
@@ -158,8 +159,9 @@ def _tokenizers(config: Config, corpus: Corpus, folder: Path, display: Display) 
     place = folder / "text"
     if place.is_dir():
         return tokenizer.load({path.name: path.read_bytes() for path in sorted(place.iterdir())})
-    display.note("training the tokenizer")
-    source, target = train_tokenizers(config, corpus)
+    if config.prepared is None:
+        display.note("training the tokenizer")
+    source, target = load_tokenizers(config, corpus)
     place.mkdir()
     try:
         for name, data in tokenizer.dump(source, target).items():

@@ -1,8 +1,4 @@
-"""Batches under a token budget: which examples go together, in which order, and as which tensors.
-
-The plan of an epoch is a function of (lengths, options, seed, epoch) alone, so that a position in it is all that a
-resumed run needs to know.
-"""
+"""Examples and the batches of tensors that they become; which go together is planned in `s2s.text.plan`."""
 
 from __future__ import annotations
 
@@ -14,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from s2s.text.copying import Copier, CopyIds
+from s2s.text.plan import Lengths
 from s2s.types import BOS, EOS, PAD, Batch
 
 
@@ -33,58 +30,6 @@ def make_example(
     """A pair of texts with their ids; copier: of a model that copies."""
     copies = None if copier is None else copier(source, source_ids, target, target_ids)
     return Example(source_ids, target_ids, copies=copies)
-
-
-@dataclass(frozen=True)
-class BatchPlan:
-    """How examples are put into batches.
-
-    lengths: (source, target) tokens of each example, EOS included. budget: target tokens of a batch, padding counted,
-    so that it bounds memory; a longer source counts as its target would. pad_multiple: lengths are padded up to a
-    multiple, so that few distinct shapes occur (1 = to the longest). seed: of the shuffling.
-    """
-
-    lengths: Sequence[tuple[int, int]]
-    budget: int
-    seed: int = 1
-    pad_multiple: int = 1
-
-    def epoch(self, number: int, *, shuffle: bool = True) -> list[tuple[int, ...]]:
-        """The batches of epoch `number`, each a tuple of example numbers; every example stands in exactly one.
-
-        Examples are sorted by length (with ties in random order, so that batches differ between epochs), cut into
-        batches of the budget, and the batches shuffled. An example above the budget gets a batch of its own.
-        """
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + number) % (1 << 63))
-        order = torch.randperm(len(self.lengths), generator=generator).tolist() if shuffle else range(len(self.lengths))
-        by_length = sorted(order, key=lambda i: (self._padded(self.lengths[i][1]), self._padded(self.lengths[i][0])))
-        batches: list[tuple[int, ...]] = []
-        current: list[int] = []
-        longest = 0
-        for i in by_length:
-            wider = max(longest, self._padded(max(self.lengths[i])))
-            if current and wider * (len(current) + 1) > self.budget:
-                batches.append(tuple(current))
-                current, wider = [], self._padded(max(self.lengths[i]))
-            current.append(i)
-            longest = wider
-        if current:
-            batches.append(tuple(current))
-        if not shuffle:
-            return batches
-        return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
-
-    def largest(self) -> tuple[int, ...]:
-        """The batch with the most padded source and target tokens: the one to try memory with."""
-        batches = self.epoch(0, shuffle=False)
-        return max(batches, key=self._size)
-
-    def _size(self, rows: Sequence[int]) -> int:
-        """Source and target tokens of a batch, padding counted."""
-        return len(rows) * sum(self._padded(max(self.lengths[i][side] for i in rows)) for side in (0, 1))
-
-    def _padded(self, length: int) -> int:
-        return -(-length // self.pad_multiple) * self.pad_multiple
 
 
 def pad(rows: Sequence[Sequence[int]], multiple: int = 1) -> tuple[Tensor, Tensor]:
@@ -152,6 +97,6 @@ def _soft_links(examples: Sequence[Example], target_size: int, source_size: int)
     return shares / shares.sum(-1, keepdim=True).clamp_min(1.0)
 
 
-def example_lengths(examples: Sequence[Example]) -> list[tuple[int, int]]:
-    """(source, target) lengths with EOS, as a plan wants them."""
-    return [(len(e.source) + 1, len(e.target) + 1) for e in examples]
+def example_lengths(examples: Sequence[Example]) -> Lengths:
+    """Lengths with EOS, as a plan wants them."""
+    return Lengths.of([(len(e.source) + 1, len(e.target) + 1) for e in examples])

@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 
 from s2s.errors import BundleError, ConfigError, DataError
 from s2s.files import parse_json, printable, to_json
+from s2s.text.lazy import Chained
 from s2s.types import SPECIALS, UNK
 
 Kind = Literal["words", "characters"]
@@ -80,14 +81,13 @@ class Recipe:
     fit: Callable[[Sequence[str]], Tokenizer]
     joint: bool
 
-    def train(self, source: Iterable[str], target: Iterable[str]) -> tuple[Tokenizer, Tokenizer]:
+    def train(self, source: Sequence[str], target: Sequence[str]) -> tuple[Tokenizer, Tokenizer]:
         """The tokenizers of source and target; the same object twice where they are joint.
 
         Raises DataError where there is no text, ConfigError where the options don't fit the texts.
         """
-        source, target = list(source), list(target)
         if self.joint:
-            shared = self.fit(source + target)
+            shared = self.fit(Chained(source, target))
             return shared, shared
         return self.fit(source), self.fit(target)
 

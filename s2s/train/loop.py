@@ -20,7 +20,7 @@ import torch
 from s2s.errors import DataError, RunError
 from s2s.model.seq2seq import Seq2Seq
 from s2s.tensors import persistent_buffers
-from s2s.text.batching import BatchPlan, Example, collate
+from s2s.text.plan import BatchPlan, Epoch
 from s2s.train import checkpoint
 from s2s.train.average import MovingAverage, mean
 from s2s.train.display import Display
@@ -32,6 +32,7 @@ from s2s.train.recorded import go_plain, record_updates, settle
 from s2s.train.schedule import rate, sampling_share
 from s2s.train.signals import InterruptedRunError, StopRequest, stop_request
 from s2s.train.step import make_optimizer, update
+from s2s.types import Batch
 
 LOWER_IS_BETTER = ("loss", "ter", "generic")
 
@@ -62,10 +63,10 @@ class Position:
 
 @dataclass(frozen=True)
 class Data:
-    """What is trained on. fetch: (rows, epoch) to examples, so that a segmentation can be drawn anew each epoch."""
+    """What is trained on. batch: (rows, epoch) to a batch, so that a segmentation can be drawn anew each epoch."""
 
     plan: BatchPlan
-    fetch: Callable[[Sequence[int], int], list[Example]]
+    batch: Callable[[Sequence[int], int], Batch]
 
 
 class Run:
@@ -211,7 +212,7 @@ class _Clock:
         self.mark = now
 
 
-def _batches(data: Data, position: Position) -> list[tuple[int, ...]]:
+def _batches(data: Data, position: Position) -> Epoch:
     """The batches of the epoch."""
     batches = data.plan.epoch(position.epoch)
     if not batches:
@@ -283,7 +284,7 @@ def _train_step(
     position, trainer = run.position, run.trainer
     run.model.train()
     with part("data"):
-        examples = [collate(data.fetch(one, position.epoch), one, trainer.pad_multiple) for one in rows]
+        examples = [data.batch(one, position.epoch) for one in rows]
     progress = _progress(run, batches)
     learning_rate = rate(run.optim, position.step, progress)
     added = progress >= run.optim.attention_loss_from

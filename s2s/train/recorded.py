@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from s2s.errors import RunError
-from s2s.text.batching import BatchPlan, collate
+from s2s.text.plan import BatchPlan
 from s2s.train.display import Display
 from s2s.train.graph import CapturedUpdates, CaptureError, obstacle, recorder
 from s2s.train.log import RunLog
@@ -28,9 +28,8 @@ def record_updates(run: Run, data: Data, log: RunLog, display: Display) -> Batch
     )
     plan = dataclasses.replace(data.plan, pad_multiple=run.captured.multiple)
     if len(plan.lengths) and not run.position.finished:
-        rows = plan.largest()
         try:
-            run.captured.reserve(collate(data.fetch(rows, run.position.epoch), rows))
+            run.captured.reserve(data.batch(plan.largest(), run.position.epoch))
         except CaptureError as error:
             go_plain(run, str(error), log, display)
     return plan

@@ -13,7 +13,7 @@ from s2s.errors import ConfigError, UsageError
 from s2s.show.console import progress
 from s2s.task.generate import Generator, Options
 from s2s.task.model import Model
-from s2s.task.prepare import load_corpus, prepare, train_tokenizers
+from s2s.task.prepare import load_corpus, load_tokenizers, prepare
 from s2s.task.training import train
 from s2s.types import UNK, Overlong, Result
 
@@ -90,7 +90,7 @@ def test_sources_are_cut_in_training_as_in_use_and_counted() -> None:
     limits = ["trainer.max_source=8", "task.overlong=truncate"]
     config = compose("teach/copy", [*changes, *limits])
     corpus = load_corpus(config)
-    prepared = prepare(config, corpus, train_tokenizers(config, corpus))
+    prepared = prepare(config, corpus, load_tokenizers(config, corpus))
     lengths = [len(pair.source.split()) for pair in corpus.splits["train"]]
     assert prepared.cut["train"] == sum(length > 8 for length in lengths) > 0
     assert prepared.too_long == {"train": 0, "dev": 0}
@@ -100,7 +100,7 @@ def test_sources_are_cut_in_training_as_in_use_and_counted() -> None:
         seen = pair.target in pair.source.split()[:8]
         known = prepared.target.encode(pair.target) != [UNK]
         assert (example.copies.target[0] == UNK) == (not seen and not known)  # what was cut off can't be copied
-    left_out = prepare(compose("teach/copy", [*changes, limits[0]]), corpus, train_tokenizers(config, corpus))
+    left_out = prepare(compose("teach/copy", [*changes, limits[0]]), corpus, load_tokenizers(config, corpus))
     assert left_out.too_long["train"] == prepared.cut["train"]
     assert left_out.cut == {}
 

@@ -13,10 +13,9 @@ from s2s.config import Config
 from s2s.errors import DataError
 from s2s.score.alignment import GoldAlignment, alignment_error_rate, format_links
 from s2s.task.align import align
-from s2s.task.prepare import Prepared, load_corpus, prepare, train_tokenizers
+from s2s.task.prepare import Prepared, load_corpus, load_tokenizers, prepare
 from s2s.task.trained import Trained
 from s2s.task.training import set_up, start_run
-from s2s.text.batching import collate
 from s2s.text.corpus.base import Corpus, DataReport, Pair, SplitReport
 from s2s.text.corpus.synthetic import links as true_links
 from s2s.train.step import update
@@ -39,7 +38,7 @@ AUTO = ["optim.guided_alignment=1", "trainer.links=auto"]
 
 def prepared(config: Config, corpus: Corpus | None = None) -> Prepared:
     corpus = corpus or load_corpus(config)
-    return prepare(config, corpus, train_tokenizers(config, corpus))
+    return prepare(config, corpus, load_tokenizers(config, corpus))
 
 
 def by_file(path: Path, *more: str) -> Config:
@@ -50,10 +49,10 @@ def error_rate(config: Config, steps: int = 60) -> float:
     """On dev, after a few steps of training."""
     device = set_up(config)
     data = prepared(config)
-    run, plan, fetch = start_run(config, data, device), data.plan(config), data.fetch(config)
+    run, plan, batch = start_run(config, data, device), data.plan(config), data.batch(config)
     batches = [(epoch, rows) for epoch in range(50) for rows in plan.epoch(epoch)][:steps]
     for epoch, rows in batches:
-        update(run.model.train(), [collate(fetch(rows, epoch), rows)], run.optimizer, config.optim, rate=0.01)
+        update(run.model.train(), [batch(rows, epoch)], run.optimizer, config.optim, rate=0.01)
     trained = Trained(run.model.eval(), data.source, data.target, config, ("a", "b"))
     pairs = [(pair.source, pair.target) for pair in data.dev_pairs]
     found = [frozenset(one.links if one else ()) for one in align(trained, pairs)]
@@ -77,7 +76,7 @@ def test_links_that_are_found_are_those_of_the_training_examples_and_stay_the_sa
     other = prepared(compose("teach/reverse", [*SMALL, *AUTO]))
     assert data.links_fingerprint() != other.links_fingerprint()
     assert prepared(compose("teach/copy", SMALL)).links_fingerprint() is None
-    batch = collate(data.fetch(config)([4, 7], 0), [4, 7])
+    batch = data.batch(config)([4, 7], 0)
     assert batch.links is not None
     assert torch.equal(batch.links.sum((1, 2)), batch.target_lengths.float())
 

@@ -10,7 +10,8 @@ from train_toys import OPTIM, TRAINER, Session, corpus, fingerprint, tiny
 
 from s2s.errors import DataError, RunError
 from s2s.score.metrics import compute
-from s2s.text.batching import BatchPlan, Example
+from s2s.text.batching import Example
+from s2s.text.plan import BatchPlan, Lengths
 from s2s.train import checkpoint, loop
 from s2s.train.loop import LOWER_IS_BETTER, Data, Position
 from s2s.train.options import Metric
@@ -39,11 +40,11 @@ def test_a_limit_in_minutes(tmp_path, monkeypatch, clock, function):
     limit = {"minutes": 1.0, "clock": clock, "validate_every": None, "validate_minutes": 0.4}
     trainer = dataclasses.replace(TRAINER, steps=None, **limit)
     one = Session(tmp_path, trainer=trainer)
-    fetch = one.data.fetch
+    batch = one.data.batch
 
     def slow(rows, epoch):
         now[0] += 10.0  # seconds
-        return fetch(rows, epoch)
+        return batch(rows, epoch)
 
     one.data = Data(one.data.plan, slow)
     one.scores = lambda _: now.__setitem__(0, now[0] + 5.0) or {"loss": 1.0}
@@ -155,12 +156,12 @@ def test_steps_that_are_not_finite_are_skipped_and_counted(tmp_path):
 def test_bad_steps_in_a_row_stop_the_run_and_the_best_stays(tmp_path):
     trainer = dataclasses.replace(TRAINER, steps=100, validate_every=2, max_bad_steps=3)
     one = Session(tmp_path, trainer=trainer)
-    fetch, bad = one.data.fetch, []
+    batch, bad = one.data.batch, []
 
     def breaking(rows, epoch):
         if one.run.position.step >= 4:
             bad.append(rows)
-        return fetch(rows, epoch)
+        return batch(rows, epoch)
 
     one.data = Data(one.data.plan, breaking)
     one.run.model.decoder.bridge.weight.register_hook(lambda gradient: gradient * (math.inf if bad else 1))
@@ -184,11 +185,11 @@ def test_one_good_step_between_starts_the_count_anew(tmp_path):
     one = Session(tmp_path, trainer=trainer)
     hook = {"on": False}
     one.run.model.decoder.bridge.weight.register_hook(lambda gradient: gradient * (math.nan if hook["on"] else 1))
-    fetch = one.data.fetch
+    batch = one.data.batch
 
     def every_second(rows, epoch):
         hook["on"] = one.run.position.step % 2 == 1
-        return fetch(rows, epoch)
+        return batch(rows, epoch)
 
     one.data = Data(one.data.plan, every_second)
     position = one.fit()
@@ -230,12 +231,12 @@ def test_checkpoints_beside_the_newest_are_removed(tmp_path):
 def test_a_checkpoint_goes_on_from_the_middle_of_an_epoch(tmp_path):
     one = Session(tmp_path, trainer=dataclasses.replace(TRAINER, steps=5))
     seen = []
-    one.data = Data(one.data.plan, lambda rows, epoch: seen.append((epoch, rows)) or one.fetch(rows, epoch))
+    one.data = Data(one.data.plan, lambda rows, epoch: seen.append((epoch, rows)) or one.batch(rows, epoch))
     one.fit()
     assert 0 < one.run.position.batch < len(one.data.plan.epoch(0))
     other = Session(tmp_path, resume=checkpoint.latest(one.checkpoints))
     other.run.position.finished = ""  # its limit was raised
-    other.data = Data(other.data.plan, lambda rows, epoch: seen.append((epoch, rows)) or other.fetch(rows, epoch))
+    other.data = Data(other.data.plan, lambda rows, epoch: seen.append((epoch, rows)) or other.batch(rows, epoch))
     other.fit()
     expected = [(epoch, rows) for epoch in range(3) for rows in one.data.plan.epoch(epoch)]
     assert seen == expected[:12]
@@ -280,7 +281,7 @@ def test_training_lowers_the_loss(tmp_path):
 
 def test_a_plan_without_batches_is_refused(tmp_path):
     one = Session(tmp_path, examples=corpus(1))
-    one.data = Data(BatchPlan([], 16), one.fetch)
+    one.data = Data(BatchPlan(Lengths.of([]), 16), one.batch)
     with pytest.raises(DataError, match="nothing to train on"):
         one.fit()
     assert one.display.closed == 1

@@ -12,7 +12,7 @@ import torch
 from train_toys import OPTIM, TRAINER, Session, corpus, fingerprint, timeless, tiny
 
 import s2s
-from s2s.text.batching import Example
+from s2s.text.batching import Example, collate
 from s2s.train import checkpoint
 from s2s.train.loop import Data
 from s2s.train.signals import InterruptedRunError
@@ -25,8 +25,8 @@ class Killed(BaseException):
 
 
 def stop_at(session, step, how=None):
-    """Let the session's process be killed, or be sent SIGTERM, while it fetches the batch of update `step`."""
-    fetch, done = session.data.fetch, []
+    """Let the session's process be killed, or be sent SIGTERM, while it makes the batch of update `step`."""
+    batch, done = session.data.batch, []
 
     def failing(rows, epoch):
         if session.run.position.step == step - 1 and not done:
@@ -34,7 +34,7 @@ def stop_at(session, step, how=None):
             if how is None:
                 raise Killed
             signal.raise_signal(how)
-        return fetch(rows, epoch)
+        return batch(rows, epoch)
 
     session.data = Data(session.data.plan, failing)
     return session
@@ -64,14 +64,14 @@ def assert_same(one, other):
 def resampled(session):
     """Examples that are segmented anew in each epoch, as subword sampling does."""
 
-    def fetch(rows, epoch):
+    def batch(rows, epoch):
         draw = [random.Random(f"{row} {epoch}") for row in rows]
         cut = [
             [word for word in session.examples[r].source if d.random() < 0.8] for r, d in zip(rows, draw, strict=True)
         ]
-        return [Example(ids, session.examples[row].target) for ids, row in zip(cut, rows, strict=True)]
+        return collate([Example(ids, session.examples[row].target) for ids, row in zip(cut, rows, strict=True)], rows)
 
-    session.data = Data(session.data.plan, fetch)
+    session.data = Data(session.data.plan, batch)
     return session
 
 

@@ -11,7 +11,8 @@ import torch
 from s2s.attention import Attention, build, self_attention
 from s2s.model import recurrent_decoder, recurrent_encoder
 from s2s.model.seq2seq import seq2seq
-from s2s.text.batching import BatchPlan, Example, example_lengths
+from s2s.text.batching import Example, collate, example_lengths
+from s2s.text.plan import BatchPlan
 from s2s.train.log import RunLog, read_log
 from s2s.train.loop import Data, Run, fit
 from s2s.train.options import OptimConfig, TrainerConfig
@@ -107,13 +108,13 @@ class Session:
         self.kept, self.validations = [], 0
         self.scores = None  # (validation number) -> scores; by default a loss that falls
         plan = BatchPlan(example_lengths(self.examples), trainer.batch_tokens, seed=2)
-        self.data = Data(plan, self.fetch)
+        self.data = Data(plan, self.batch)
         if resume is not None:
             self.run.load(resume)
             self.log.rewind(self.run.position.step)
 
-    def fetch(self, rows, epoch):
-        return [self.examples[row] for row in rows]
+    def batch(self, rows, epoch):
+        return collate([self.examples[row] for row in rows], rows)
 
     def validate(self):
         self.validations += 1

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -86,18 +88,34 @@ class Corpus:
     name: str
     source_language: str
     target_language: str
-    splits: dict[str, list[Pair]]
+    splits: dict[str, Sequence[Pair]]
     report: DataReport
     facts: dict[str, str] = field(default_factory=dict)
     files: dict[str, FileFingerprint] = field(default_factory=dict)
+    digest: str | None = None  # the fingerprint, where it is known already
 
     def fingerprint(self) -> str:
         """One sha256 (hex) over the kept texts of all splits, in order."""
+        if self.digest is not None:
+            return self.digest
         digest = hashlib.sha256()
         for name in sorted(self.splits):
             for pair in self.splits[name]:
                 digest.update(json.dumps([name, pair.source, pair.target, *pair.references]).encode() + b"\n")
         return digest.hexdigest()
+
+
+_keep_train: ContextVar[Callable[[Iterable[Pair]], Sequence[Pair]]] = ContextVar("keep_train", default=list)
+
+
+@contextmanager
+def train_kept_by(keep: Callable[[Iterable[Pair]], Sequence[Pair]]) -> Iterator[None]:
+    """Corpora made inside hold the pairs of train as `keep` gives them back, such as in a file instead of a list."""
+    before = _keep_train.set(keep)
+    try:
+        yield
+    finally:
+        _keep_train.reset(before)
 
 
 def make_corpus(
@@ -115,15 +133,17 @@ def make_corpus(
     """Applies what all corpora have in common to what a reader found, and counts it.
 
     max_words: pairs with more whitespace-separated words on either side are dropped. lowercase: both sides. dialogues:
-    sources are contexts (see `s2s.text.turns`), of which the last turn counts for max_words.
+    sources are contexts (see `s2s.text.turns`), of which the last turn counts for max_words. splits: read in their
+    order, train first.
     Raises DataError if a split is empty, if nothing of it is left, or, unless allow_drop, if more than half of it is
     dropped.
     """
     report = DataReport()
-    kept: dict[str, list[Pair]] = {}
+    kept: dict[str, Sequence[Pair]] = {}
     for split, found in splits.items():
         counts = report.splits[split] = SplitReport()
-        kept[split] = list(_keep(found, counts, max_words, lowercase, clean_turns if dialogues else clean))
+        pairs = _keep(found, counts, max_words, lowercase, clean_turns if dialogues else clean)
+        kept[split] = _keep_train.get()(pairs) if split == "train" else list(pairs)
         _check_drops(f"{name} {split}", counts, allow_drop)
     return Corpus(name, *languages, kept, report, dict(facts), dict(files))
 
@@ -211,13 +231,18 @@ def remove_leaks(corpus: Corpus, key: Callable[[Pair], str], *, sources: bool = 
 
 def warn(corpus: Corpus) -> None:
     """Adds warnings to the report: sources of dev or test that stand in train, identical sides, removed characters."""
-    known = {pair.source for pair in corpus.splits["train"]}
     warnings = corpus.report.warnings
+    held = {pair.source for split in ("dev", "test") for pair in corpus.splits.get(split, ())}
+    known = set()  # of them, those that stand in train: of all of train's there may be too many to hold
     for split, pairs in corpus.splits.items():
-        overlap = sum(pair.source in known for pair in pairs)
-        if split in ("dev", "test") and overlap:
+        same = 0
+        for pair in pairs:
+            same += pair.source == pair.target
+            if split == "train" and pair.source in held:
+                known.add(pair.source)
+        overlap = sum(pair.source in known for pair in pairs) if split in ("dev", "test") else 0
+        if overlap:
             warnings.append(f"{overlap} of {len(pairs)} sources of {split} also stand in train")
-        same = sum(pair.source == pair.target for pair in pairs)
         if same * 2 > len(pairs):
             warnings.append(f"{split}: source and target are identical in {same} of {len(pairs)} pairs; a wrong file?")
         removed = corpus.report.splits[split].removed_characters

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +13,6 @@ from s2s.files import parse_json
 from s2s.text.corpus.base import (
     Corpus,
     Drop,
-    FileFingerprint,
     Pair,
     empty_splits,
     fingerprint_file,
@@ -137,18 +136,17 @@ def _corpus(
     def keyed(parts: Parts) -> Iterator[tuple[str, Pair]]:
         return ((pair.source, pair) for pair in read(parts))
 
-    splits = splits_of_files(train, dev, test, keyed, seed)
-    fingerprints: dict[str, FileFingerprint] = {str(path): fingerprint_file(path) for path in used}
     corpus = make_corpus(
         name,
         languages,
-        splits,
+        splits_of_files(train, dev, test, keyed, seed),
         max_words=max_words,
         lowercase=lowercase,
         allow_drop=allow_drop,
         facts={"obtained": "the user's own files: " + ", ".join(path.name for path in used), "licence": "not stated"},
-        files=fingerprints,
+        files={},
     )
+    corpus.files.update({str(path): fingerprint_file(path) for path in used})
     warn(corpus)
     return corpus
 
@@ -159,22 +157,31 @@ def splits_of_files(
     test: P | float | None,
     read: Callable[[P], Iterator[tuple[str, Pair | Drop]]],
     seed: int,
-) -> dict[str, list[Pair | Drop]]:
+) -> dict[str, Iterable[Pair | Drop]]:
     """What files hold, by split. dev, test: files too, or the share of train that is held out.
 
     read: all of a file, each with the text that says whether it is held out: what has one text stays together.
+    train is read as its pairs are asked for, and only then is known what of it is held out.
     """
     if isinstance(train, (int, float)):
         raise DataError("train can't be a share", where="corpus.train", expected="files", found=str(train))
     held = {split: float(part) for split, part in (("dev", dev), ("test", test)) if isinstance(part, (int, float))}
     shares = {"dev": 0.0, "test": 0.0, **held}
-    splits = empty_splits(**shares)
+    held_out = empty_splits(**shares)
     for split, part in (("dev", dev), ("test", test)):
         if part is not None and not isinstance(part, (int, float)):
-            splits[split] = [pair for _, pair in read(part)]
-    for key, pair in read(train):
-        splits[split_of(key, **shares, seed=seed)].append(pair)
-    return splits
+            held_out[split] = [pair for _, pair in read(part)]
+    found = read(train)
+
+    def rest() -> Iterator[Pair | Drop]:
+        for key, pair in found:
+            split = split_of(key, **shares, seed=seed)
+            if split == "train":
+                yield pair
+            else:
+                held_out[split].append(pair)
+
+    return {**held_out, "train": rest()}
 
 
 def _one_path(parts: Parts) -> Path:
@@ -204,28 +211,31 @@ def existing(prefix: Path, language: str) -> Path:
 
 def parallel(source: Path, target: Path, errors: Errors = "strict") -> Iterator[Pair]:
     """The pairs of two parallel files, in order. Raises DataError if one is empty or their numbers of lines differ."""
-    lengths = (array("L"), array("L"))
     with read_lines(source, errors=errors) as ours, read_lines(target, errors=errors) as theirs:
         while True:
             one, other = next(ours, None), next(theirs, None)
             if one is None or other is None:
                 break
-            lengths[0].append(len(one))
-            lengths[1].append(len(other))
             yield Pair(one, other, f"{source}:{ours.count}")
-        for text, lines, counted in ((one, ours, lengths[0]), (other, theirs, lengths[1])):
-            if text is not None:
-                counted.append(len(text))
-                counted.extend(len(line) for line in lines)
+        if one is None and other is None:
+            if ours.count:
+                return
+            raise DataError("empty file", where=str(source))
+    lengths = _line_lengths(source, errors), _line_lengths(target, errors)
     if 0 in (len(lengths[0]), len(lengths[1])):
         raise DataError("empty file", where=str(target if lengths[0] else source))
-    if len(lengths[0]) != len(lengths[1]):
-        line = _first_suspicious(*lengths)
-        raise DataError(
-            f"numbers of lines differ: {source} has {len(lengths[0])}, {target} has {len(lengths[1])}",
-            where=f"{source}:{line}",
-            hint=f"By their lengths, line {line} is where the files part; look there first.",
-        )
+    line = _first_suspicious(*lengths)
+    raise DataError(
+        f"numbers of lines differ: {source} has {len(lengths[0])}, {target} has {len(lengths[1])}",
+        where=f"{source}:{line}",
+        hint=f"By their lengths, line {line} is where the files part; look there first.",
+    )
+
+
+def _line_lengths(path: Path, errors: Errors) -> Sequence[int]:
+    """The characters of each line."""
+    with read_lines(path, errors=errors) as lines:
+        return array("L", (len(line) for line in lines))
 
 
 def _first_suspicious(ours: Sequence[int], theirs: Sequence[int]) -> int:
