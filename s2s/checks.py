@@ -140,6 +140,8 @@ def _check_training(config: Config) -> Iterator[str]:
             yield "`optim.guided_alignment` needs `trainer.links`: auto, or a file with the links of the training pairs"
         if trainer.subword_sample > 0:
             yield "`optim.guided_alignment` needs one segmentation of each text: set `trainer.subword_sample` to 0"
+        if config.prepared is not None:
+            yield "`optim.guided_alignment` needs the links of the whole corpus in memory: set `prepared` to null"
     elif trainer.links is not None:
         yield "`trainer.links` is read by `optim.guided_alignment` only, which is 0"
     if trainer.validate_every is not None and trainer.validate_minutes is not None:

@@ -103,7 +103,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     with open(path, "wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         for name in names:
-            file.write(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            flat = tensors[name].detach().cpu().reshape(-1)
+            if flat.stride(0) != 1:  # such as one element of stride 0, which counts as contiguous but has no bytes view
+                flat = flat.clone(memory_format=torch.contiguous_format)
+            file.write(flat.view(torch.uint8).numpy().data)
 
 
 def headers(path: str | Path) -> dict[str, TensorHeader]:

@@ -243,3 +243,11 @@ def test_a_sketch_has_the_shapes_of_the_thing_and_no_memory() -> None:
     assert all(value.is_meta for value in sketch.state_dict().values())
     assert {n: v.shape for n, v in sketch.state_dict().items()} == {n: v.shape for n, v in made().state_dict().items()}
     assert torch.empty(50).normal_().std() > 0.5  # outside, all is drawn as ever
+
+
+def test_one_element_without_a_stride_is_written(tmp_path: Path) -> None:
+    tensors = {"one": torch.arange(6, dtype=torch.int64)[::3][:1].expand(1), "many": torch.ones(1).expand(3)}
+    tensors["none"] = torch.as_strided(torch.tensor([7]), (1,), (0,))
+    write_tensors(tmp_path / "x", tensors)
+    found = parse_tensors((tmp_path / "x").read_bytes(), "x")
+    assert {name: value.tolist() for name, value in found.items()} == {"one": [0], "many": [1, 1, 1], "none": [7]}
