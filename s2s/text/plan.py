@@ -142,22 +142,22 @@ class Epoch(Lazy[tuple[int, ...]]):
     def __init__(self, plan: BatchPlan, key: int | None) -> None:
         """key: of the shuffling; None for the sorted order."""
         self._plan, self._key = plan, key
-        number = len(plan.bounds) - 1
-        order = np.arange(number)
-        self._order = order if key is None else shuffled(order, np.full(number, number), _keys(key, order * 0 - 1))
         self._known: tuple[int, list[tuple[int, ...]]] = (-1, [])
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self._plan.bounds) - 1
 
     def at(self, place: int) -> tuple[int, ...]:
         """The batch at a place of the epoch."""
         block, within = divmod(place, _AT_ONCE)
         if self._known[0] != block:
-            self._known = block, self._block(self._order[block * _AT_ONCE : (block + 1) * _AT_ONCE])
+            self._known = block, self._block(np.arange(block * _AT_ONCE, min(len(self), (block + 1) * _AT_ONCE)))
         return self._known[1][within]
 
     def _block(self, batches: Ints) -> list[tuple[int, ...]]:
+        """The batches at places of the epoch."""
+        if self._key is not None:
+            batches = shuffled(batches, np.full(len(batches), len(self)), _keys(self._key, np.full(len(batches), -1)))
         starts, ends = self._plan.bounds[batches], self._plan.bounds[batches + 1]
         places = np.concatenate([np.arange(one, other) for one, other in zip(starts, ends, strict=True)])
         found = iter(self._plan.at(places, self._key).tolist())
