@@ -155,8 +155,6 @@ def _check_training(config: Config) -> Iterator[str]:
         yield f"`trainer.metric={trainer.metric}` is not among `task.metrics` ({', '.join(config.task.metrics)})"
     if trainer.metric not in (None, "loss") and trainer.valid_sentences == 0:
         yield f"`trainer.metric={trainer.metric}` needs `trainer.valid_sentences` of at least 1"
-    if config.device == "cpu" and trainer.precision == "bf16":
-        yield "`trainer.precision=bf16` needs a GPU, and `device=cpu`"
 
 
 def _check_text(config: Config) -> Iterator[str]:

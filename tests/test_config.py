@@ -186,7 +186,6 @@ def test_the_base_has_no_problems(base):
         ({"trainer": {"metric": "ter"}}, "not among `task.metrics`"),
         ({"trainer": {"valid_sentences": 0, "metric": "bleu"}}, "valid_sentences"),
         ({"trainer": {"subword_sample": 0.1}}, "text=words"),
-        ({"trainer": {"precision": "bf16"}, "device": "cpu"}, "GPU"),
         ({"trainer": {"batch_tokens": 100}}, "cannot hold one target"),
         ({"trainer": {"validate_minutes": 1.0}}, "exclude each other"),
         ({"trainer": {"keep": 0}}, "`trainer.keep` is out of range"),

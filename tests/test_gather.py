@@ -119,7 +119,7 @@ def test_outside_of_a_loop_and_without_gradients_it_is_a_plain_map():
     assert torch.equal(linear(x, weight, known[:, 0]), F.linear(x, weight) + known[:, 0])
     with gathered(), torch.no_grad():
         assert torch.equal(linear(x, weight, bias), F.linear(x, weight, bias))
-    with gathered(), torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16):
         assert linear(x.float(), weight.float()).dtype == torch.bfloat16
 
 
@@ -127,3 +127,29 @@ def test_a_loop_that_ends_with_an_error_gathers_no_more():
     with pytest.raises(ZeroDivisionError), gathered():
         raise ZeroDivisionError
     assert gather._loop.get() is None
+
+
+def in_float32(given):
+    return [value.detach().float().requires_grad_() for value in given]
+
+
+def test_under_autocast_products_are_rounded_and_the_rest_is_not():
+    given = in_float32(inputs())
+    expected = loop(plain, *given)
+    with torch.autocast("cpu", torch.bfloat16), gathered():
+        found = loop(linear, *given)
+    assert found.dtype == torch.float32
+    assert 0 < float((found - expected).norm() / expected.norm()) < 0.03
+    outer = leaf(*expected.shape, seed=3).detach().float()
+    wanted, made = torch.autograd.grad(expected, given, outer), torch.autograd.grad(found, given, outer)
+    for one, other in zip(made, wanted, strict=True):
+        assert one.dtype == torch.float32
+        assert float((one - other).norm() / other.norm()) < 0.05
+
+
+def test_under_autocast_all_steps_at_once_are_as_precise_as_the_weight():
+    x, weight, bias, _ = in_float32(inputs())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert F.linear(x, weight, bias).dtype == torch.bfloat16
+        assert gather.at_once(x, weight, bias).dtype == torch.float32
+    torch.testing.assert_close(gather.at_once(x, weight, bias), F.linear(x, weight, bias), atol=0, rtol=0)

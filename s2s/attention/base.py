@@ -18,6 +18,7 @@ from s2s.attention.keyvalue import KeyValue
 from s2s.attention.normalise import Normaliser
 from s2s.attention.options import Options
 from s2s.attention.score import AdditiveScore, Score, check_heads
+from s2s.dropout import Dropout
 from s2s.errors import NonFiniteError, UsageError
 from s2s.gather import linear
 from s2s.types import AttentionOutput, Encoded, Memory, State
@@ -132,7 +133,7 @@ class ScoredAttention(Attention):
         self.memory_size = key_value.value_size
         self.heads = check_heads(heads, self.memory_size, "the values")
         self.sums_to_one = align.sums_to_one
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.mix = nn.Linear(self.memory_size, self.memory_size, bias=False) if heads > 1 else None
         if self.mix is not None:
             nn.init.xavier_uniform_(self.mix.weight)

@@ -75,6 +75,9 @@ def additive_energies(query: Tensor, keys: Tensor, vector: Tensor) -> Tensor:
         # as `tanh_`, with its passes over the (B, S, A) tensor folded into those that are made anyway
         squashed = torch.add(2 * query, keys, alpha=2).sigmoid_()
         return (squashed @ (2 * vector)).sub_(vector.sum()).unsqueeze(1)
+    if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):  # whose tanh and sums over few numbers are slow
+        with torch.autocast("cpu", enabled=False):
+            return additive_energies(query.float(), keys.float(), vector.float())
     return _AdditiveEnergies.apply(query, keys, vector)  # type: ignore[no-any-return, no-untyped-call]
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from s2s.attention.base import Attention
 from s2s.attention.options import choice, number, probability, whole
+from s2s.dropout import Dropout
 from s2s.gather import linear
 from s2s.types import AttentionOutput, Encoded, Memory, State
 
@@ -56,7 +57,7 @@ class GaussianMixture(Attention):
         self.version, self.components = choice("version", version, get_args(Version)), whole("components", components)
         self.hidden = nn.Linear(query_size, size)
         self.output = nn.Linear(size, 3 * components)
-        self.dropout = nn.Dropout(probability("dropout", dropout))
+        self.dropout = Dropout(probability("dropout", dropout))
         delta = number("delta", delta, 0.01, 1e4)
         sigma = number("sigma", sigma, 0.1, 1e4)
         with torch.no_grad():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from s2s.attention.functional import additive_energies, split_heads
 from s2s.errors import ConfigError
-from s2s.gather import linear
+from s2s.gather import at_once, linear
 
 ScoreName = Literal["additive", "additive_normed", "concat", "dot", "scaled_dot", "general"]
 
@@ -87,7 +87,7 @@ class AdditiveScore(Score):
 
     def keys(self, states: Tensor) -> Tensor:
         """U h + b: (B, H, S, A / H)."""
-        return split_heads(nn.functional.linear(states, self.key_weight, self.bias), self.heads)
+        return split_heads(at_once(states, self.key_weight, self.bias), self.heads)
 
     def vectors(self) -> Tensor:
         """v of each head, (H, A / H), normed where that is asked for."""

@@ -16,6 +16,7 @@ from s2s.attention.functional import masked_softmax, merge_heads, split_heads, w
 from s2s.attention.normalise import Normaliser, NormaliserName
 from s2s.attention.options import probability, whole
 from s2s.attention.score import ScoreName, make_score
+from s2s.dropout import Dropout
 from s2s.errors import ConfigError
 from s2s.types import State
 
@@ -73,7 +74,7 @@ class MultiHead(SelfAttention):
         self.fused = score == "scaled_dot" and normaliser == "softmax"
         self.score = make_score(score, width, width, heads=heads)
         self.normaliser = Normaliser(normaliser)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.inner = nn.Linear(width, 3 * width if self.projects else width, bias=False)
         self.mix = nn.Linear(width, width, bias=False)
         for matrix in (*self.inner.weight.view(-1, width, width), self.mix.weight):
@@ -104,6 +105,9 @@ class MultiHead(SelfAttention):
 
     def _kernel(self, query: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None, mask: Tensor | None) -> Tensor:
         """Contexts (B, H, T, d) by torch's kernel, whose masks are True = may attend too."""
+        if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):  # whose kernel's gradient is slow in bf16
+            with torch.autocast("cpu", enabled=False):
+                return self._kernel(query.float(), keys.float(), values.float(), seen, mask)
         queries, dropped = split_heads(query, self.heads), self.dropout.p if self.training else 0.0
         if mask is None:
             whole_pass = seen is not None and queries.size(2) == keys.size(2)

@@ -10,6 +10,7 @@ from s2s.attention.keyvalue import KeyValue
 from s2s.attention.normalise import Normaliser
 from s2s.attention.options import LARGEST, Options, number, probability, whole
 from s2s.attention.score import ScoreName, make_score, uniform
+from s2s.dropout import Dropout
 from s2s.errors import ConfigError, UsageError
 from s2s.types import AttentionOutput, Encoded, Memory, State
 
@@ -67,7 +68,7 @@ class WordAttention(StaticAttention):
         self.key_value, self.normaliser, self.penalty = key_value, normaliser, penalty
         self.inner = nn.Linear(key_value.key_size, size)
         self.vectors = uniform(hops, size, fan=size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.memory_size = hops * key_value.value_size
 
     def source(self, encoded: Encoded) -> Memory:
@@ -103,7 +104,7 @@ class FeatureAttention(nn.Module):
     def __init__(self, size: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.inner = nn.Linear(size, size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def weights(self, states: Tensor, mask: Tensor) -> Tensor:
         """States (B, S, D), mask (B, S) to weights (B, S, D), in float32 at least.

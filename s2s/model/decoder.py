@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from s2s.activations import tanh
 from s2s.attention.base import Attention
 from s2s.attention.self_attention import SelfAttention, TapeAttention, TapeState
+from s2s.dropout import Dropout
 from s2s.errors import ConfigError
 from s2s.gather import gathered, linear
 from s2s.model.base import Attended, AttentionBuilder, Decoder, SelfAttentionBuilder, check_sizes
@@ -83,7 +84,7 @@ class RecurrentDecoder(Decoder):
         self.merge = None if own is None else nn.Linear(own, width)
         self.readout = nn.Linear(attention.output_size(width) + attention.memory_size, output_size)
         self.readout_embedding = nn.Linear(embedding_size, output_size, bias=False) if deep_output else None
-        self.embedding_dropout, self.dropout = nn.Dropout(embedding_dropout), nn.Dropout(dropout)
+        self.embedding_dropout, self.dropout = Dropout(embedding_dropout), nn.Dropout(dropout)
 
     def remember(self, encoded: Encoded) -> Memory:
         """The attention's memory of a source."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s2s.dropout import Dropout
 from s2s.errors import ConfigError
 from s2s.model.base import Encoder, SelfAttentionBuilder, check_sizes
 from s2s.model.recurrent import Cell, CellState, RecurrentLayer
@@ -61,7 +62,7 @@ class RecurrentEncoder(Encoder):
         sizes = [input_size] + [width] * (layers - 1)
         self.forward_layers = _stack(cell, sizes, width // directions)
         self.backward_layers = _stack(cell, sizes if bidirectional else [], width // directions)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, embedded: Tensor, lengths: Tensor) -> Encoded:
         """embedded (B, S, E), lengths (B,) to states (B, S, width), final (B, width) and mask (B, S)."""

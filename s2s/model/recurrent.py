@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from s2s.activations import tanh_
 from s2s.errors import ConfigError
-from s2s.gather import linear
+from s2s.gather import at_once, linear
 from s2s.int8 import Int8Weight
 
 Cell = Literal["lstm", "gru"]
@@ -113,8 +113,7 @@ class RecurrentLayer(nn.Module):
         weight = self._kept("known", inputs.size(-1))
         if isinstance(weight, Int8Weight):
             return weight.product(inputs, self.bias())
-        # all steps at once already, so nothing is gathered
-        return nn.functional.linear(inputs, weight, self.bias())
+        return at_once(inputs, weight, self.bias())
 
     def in_int8(self) -> RecurrentLayer:
         """The same layer, with steps that multiply in int8 (see `s2s.int8`); the weights are shared."""

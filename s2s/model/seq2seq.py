@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from s2s.attention.base import Attention
 from s2s.attention.reweight import Reweighted
+from s2s.dropout import Dropout
 from s2s.errors import ConfigError, UsageError
 from s2s.model.base import Decoder, Encoder, SelfAttentionBuilder
 from s2s.model.copying import CopyBuilder, PointerGenerator, none
@@ -57,7 +58,7 @@ class Seq2Seq(nn.Module):
     ) -> None:
         super().__init__()
         self.source_embedding, self.encoder, self.decoder, self.output = source_embedding, encoder, decoder, output
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.copy, self.selective, self.features, self.sentences = copy, selective, features, sentences
 
     def encode(self, source: Tensor, lengths: Tensor, words: Tensor | None = None) -> Encoded:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from s2s.attention.self_attention import SelfAttention
+from s2s.dropout import Dropout
 from s2s.errors import ConfigError
 from s2s.model.base import Encoder, SelfAttentionBuilder, check_sizes
 from s2s.types import Encoded, State
@@ -46,7 +47,7 @@ class FeedForward(nn.Sequential):
     """W2 relu(W1 x + b1) + b2 at each position (Vaswani et al. 2017, eq. 2), with dropout after the relu."""
 
     def __init__(self, width: int, inner: int, dropout: float) -> None:
-        super().__init__(nn.Linear(width, inner), nn.ReLU(), nn.Dropout(dropout), nn.Linear(inner, width))
+        super().__init__(nn.Linear(width, inner), nn.ReLU(), Dropout(dropout), nn.Linear(inner, width))
         for layer in (self[0], self[3]):
             nn.init.xavier_uniform_(cast(nn.Linear, layer).weight)
             nn.init.zeros_(cast(nn.Linear, layer).bias)
@@ -60,7 +61,7 @@ class EncoderLayer(nn.Module):
         self.attention = attention
         self.attention_norm, self.feed_forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.feed_forward = FeedForward(width, inner, relu_dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None, cache: State, *, causal: bool) -> tuple[Tensor, State]:
         """x (B, S, D), mask (B, S) to (B, S, D), and the cache of the self-attention."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from s2s.attention.base import Attention, NoAttention, ScoredAttention
 from s2s.attention.self_attention import SelfAttention
+from s2s.dropout import Dropout
 from s2s.errors import ConfigError
 from s2s.model.base import Attended, AttentionBuilder, Decoder, SelfAttentionBuilder
 from s2s.model.embedding import Embedding
@@ -56,7 +57,7 @@ class DecoderLayer(nn.Module):
             nn.init.xavier_uniform_(self.mix.weight)
         self.feed_forward_norm = nn.LayerNorm(width)
         self.feed_forward = FeedForward(width, inner, relu_dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self, x: Tensor, memory: Memory, past: _LayerPast, need_weights: bool
@@ -97,7 +98,7 @@ class TransformerDecoder(Decoder):
         self.layers = cast(Sequence[DecoderLayer], nn.ModuleList(layers))
         self.norm = nn.LayerNorm(width)
         self.readout = None if self.output_size == width else nn.Linear(width, self.output_size, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def remember(self, encoded: Encoded) -> tuple[Memory, ...]:
         """The memory of each layer."""

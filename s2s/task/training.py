@@ -34,6 +34,7 @@ from s2s.train import checkpoint
 from s2s.train.display import Display
 from s2s.train.log import RunLog, read_log, training_speed
 from s2s.train.loop import Data, Run, fit
+from s2s.train.precision import chosen, prepare_half
 from s2s.types import Score
 
 # Keys that a resumed run may change: they say how long and where, not what is learned.
@@ -73,6 +74,8 @@ def train(config: Config, folder: Path, config_text: str, display: Display, *, c
     began = time.monotonic()
     with RunLock(folder):
         device = set_up(config)
+        if told := prepare_half(device, config.trainer.precision):
+            display.note(f"warning: {told}")
         last = checkpoint.latest(folder / "checkpoints")
         corpus = load_corpus(config)
         prepared = prepare(config, corpus, _tokenizers(config, corpus, folder, display))
@@ -277,6 +280,7 @@ def finish(folder: Path, config: Config, config_text: str, prepared: Prepared, l
     machine = {
         **machine_facts(),
         "threads": str(torch.get_num_threads()),
+        "precision of products in training": chosen(trained.device, config.trainer.precision),
         "wall time of this session": f"{seconds:.0f} s",
         "peak memory": f"{peak_memory_mb() or 0:.0f} MB",
         "training": f"{training_speed(events) or 0:.0f} target tokens/s (median of the log's lines)",

@@ -24,7 +24,7 @@ from s2s.text.batching import fill_to_shape
 from s2s.train.average import MovingAverage
 from s2s.train.loss import smoothed_cross_entropy
 from s2s.train.options import OptimConfig, TrainerConfig
-from s2s.train.step import autocast
+from s2s.train.precision import autocast
 from s2s.types import Batch
 
 MULTIPLE = 8  # lengths are padded to at least a multiple of it: fewer shapes, and sizes that tensor cores like

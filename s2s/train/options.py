@@ -23,6 +23,7 @@ Metric = Literal[
     "entropy3",
     "generic",
 ]
+Precision = Literal["auto", "float32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class TrainerConfig:
     log_every: int = 20  # steps
     save_every: int | None = None  # steps; null = at every validation
     keep: int = 2  # newest checkpoints that are kept
-    precision: Literal["auto", "float32", "bf16"] = "auto"  # auto: bf16 on a GPU that has it, else float32
+    precision: Precision = "auto"  # of products; auto: bf16 on a GPU that has it, else float32
     graphs: Literal["auto", "off"] = "auto"  # auto: updates are CUDA graphs on a GPU where the model allows it
     max_bad_steps: int = 10  # in a row without a finite loss before training stops; with graphs seen when logged
     subword_sample: float = 0.0  # alpha of subword regularisation (arXiv 1804.10959; BPE-dropout for bpe); 0 = off

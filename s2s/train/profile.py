@@ -19,7 +19,8 @@ from torch import nn
 
 from s2s.attention.base import Attention
 from s2s.model.seq2seq import Seq2Seq
-from s2s.train.options import OptimConfig
+from s2s.train.options import OptimConfig, Precision
+from s2s.train.precision import chosen
 
 PARTS = ("data", "encoder", "attention", "recurrence", "output layer", "backward", "optimizer", "other")
 WARM = 5  # updates that aren't looked at
@@ -159,10 +160,10 @@ def part(name: str) -> Iterator[None]:
 class Profiler:
     """Looks at some updates of a run."""
 
-    def __init__(self, model: Seq2Seq, optim: OptimConfig, precision: str) -> None:
+    def __init__(self, model: Seq2Seq, optim: OptimConfig, precision: Precision) -> None:
         self._model, self._device = model, next(model.parameters()).device
         self._state = (0 if optim.name == "sgd" else 2) + bool(optim.ema)  # numbers that are kept for each weight
-        self._half = precision == "bf16" or (precision == "auto" and self._device.type == "cuda")
+        self._half = chosen(self._device, precision) == "bf16"
         self._seen, self._tokens, self._timed = 0, 0, 0
         self._counted = 0  # target tokens of the update whose operations were counted
         self._seconds: dict[str, float] = dict.fromkeys(PARTS, 0.0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,7 +14,8 @@ from s2s.errors import ConfigError, NonFiniteError
 from s2s.model.seq2seq import Seq2Seq, at_positions, real_positions
 from s2s.tensors import persistent_buffers
 from s2s.train.loss import Copied, Loss, best_tokens, guided_alignment, smoothed_cross_entropy, symmetric_divergence
-from s2s.train.options import OptimConfig
+from s2s.train.options import OptimConfig, Precision
+from s2s.train.precision import autocast
 from s2s.train.profile import part
 from s2s.types import Batch, DecoderOutput
 
@@ -57,13 +57,6 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
         return torch.optim.SGD(groups, lr=config.lr, fused=True)
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
     return kind(groups, lr=config.lr, betas=(config.betas[0], config.betas[1]), eps=config.eps, fused=True)
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """The context in which a forward pass runs. precision: float32 or bf16, or auto (bf16 on a GPU that has it)."""
-    if precision == "auto":
-        precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 def batch_loss(model: Seq2Seq, batch: Batch, config: OptimConfig, *, added: bool = True) -> BatchLoss:
@@ -147,7 +140,7 @@ def update(
     config: OptimConfig,
     *,
     rate: float,
-    precision: str = "float32",
+    precision: Precision = "float32",
     sampling: float = 0.0,
     added: bool = True,
 ) -> Update:

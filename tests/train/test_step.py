@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from train_toys import corpus, tiny
 
 from s2s.text.batching import collate
 from s2s.train.options import OptimConfig
-from s2s.train.step import autocast, batch_loss, make_optimizer, update
+from s2s.train.precision import autocast, chosen, prepare_half
+from s2s.train.step import batch_loss, make_optimizer, update
 
 OPTIM = OptimConfig(lr=0.01, warmup=0, clip=None)
 
@@ -165,11 +167,26 @@ def test_a_batch_without_target_tokens():
         torch.testing.assert_close(a, b)
 
 
-def test_precision():
+def test_precision_on_a_cpu():
     cpu = torch.device("cpu")
     for precision, on in (("float32", False), ("auto", False), ("bf16", True)):
+        assert chosen(cpu, precision) == ("bf16" if on else "float32")
         with autocast(cpu, precision):
             assert torch.is_autocast_enabled("cpu") == on
+
+
+@pytest.mark.parametrize("matrix_units", [False, True])
+def test_bf16_where_it_is_slow_is_told(monkeypatch, matrix_units):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": matrix_units}, raising=False)
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+    cpu = torch.device("cpu")
+    assert prepare_half(cpu, "auto") == ""
+    assert "ONEDNN_PRIMITIVE_CACHE_CAPACITY" not in os.environ
+    assert ("no matrix units" in prepare_half(cpu, "bf16")) != matrix_units
+    assert os.environ.pop("ONEDNN_PRIMITIVE_CACHE_CAPACITY") == "4096"
+
+
+def test_an_update_in_bf16_is_near_that_in_float32():
     model = tiny().train()
     made = update(model, batches(4), make_optimizer(model, OPTIM), OPTIM, rate=0.01, precision="bf16")
     _, (exact,) = updated(batches(4), updates=1)
