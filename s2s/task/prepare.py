@@ -155,11 +155,16 @@ def prepare(config: Config, corpus: Corpus, tokenizers: tuple[Tokenizer, Tokeniz
             links = align_corpus([(e.source, e.target) for e in train])
             train = [replace(e, links=some) for e, some in zip(train, links, strict=True)]
     dev, dev_pairs = encode("dev")
-    if not dev:
-        raise DataError("there are no dev pairs to choose a model by", where=f"corpus {corpus.name}")
+    check_dev(corpus, dev)
     source, target = encoder.source, encoder.target
     lexicon = config.trainer.lexicon
     return Prepared(corpus, source, target, train, dev, dev_pairs, pairs, too_long, cut, keywords, lexicon)
+
+
+def check_dev(corpus: Corpus, examples: Sequence[Example] | None = None) -> None:
+    """Raises DataError if there are no dev pairs. examples: what is left of them, if that is known."""
+    if not (corpus.splits.get("dev") if examples is None else examples):
+        raise DataError("there are no dev pairs to choose a model by", where=f"corpus {corpus.name}")
 
 
 def check_left_out(too_long: int, pairs: int) -> None:

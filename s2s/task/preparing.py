@@ -13,7 +13,7 @@ from s2s.config import Config
 from s2s.errors import DataError, UsageError
 from s2s.files import RunLock, replace_folder, sha256, to_json, write_atomic, write_failure
 from s2s.task.encode import Encoder
-from s2s.task.prepare import check_left_out, corpus_keywords, load_corpus, load_tokenizers
+from s2s.task.prepare import check_dev, check_left_out, corpus_keywords, load_corpus, load_tokenizers
 from s2s.task.prepared_folder import FACTS, KIND, TRAIN, PreparedFolder, facts_of, shaping
 from s2s.task.processes import interrupts_stay_here, process_pool
 from s2s.task.trained import for_task
@@ -55,7 +55,7 @@ def prepare_folder(config: Config, folder: Path, *, workers: int = 1, note: Note
         return _as_it_is(config, folder, note)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError("holds something else", where=str(folder), expected="a new folder")
-    work = folder.with_name(f"{folder.name}.partial")
+    work = folder.absolute().with_name(f"{folder.absolute().name}.partial")
     try:
         with RunLock(work):
             counts = _prepare(config, folder, work, workers, note)
@@ -88,6 +88,7 @@ def _prepare(config: Config, folder: Path, work: Path, workers: int, note: Note)
         corpus = load_corpus(config)
     if not isinstance(corpus.splits[TRAIN], Spool):  # of a corpus that is made in memory
         corpus.splits[TRAIN] = spool(corpus.splits[TRAIN], texts, index)
+    check_dev(corpus)
     shards = _shards_of(work, config, corpus)
     tokenizers = _tokenizers(config, corpus, shards, note)
     keywords = corpus_keywords(config, corpus)

@@ -213,6 +213,7 @@ def test_what_cannot_be_prepared_is_refused(s2s, tmp_path, own):
         (("-o", tmp_path / "new", f"prepared={tmp_path}"), "prepared already"),
         (("-o", tmp_path / "new", "optim.guided_alignment=1", "trainer.links=auto"), "trainer.links"),
         (("-o", tmp_path / "new", "trainer.max_target=2"), "longer than the limits"),
+        (("-o", tmp_path / "new", "corpus.dev=null"), "no dev pairs"),
     ):
         done = s2s("prepare", *own, *words)
         assert done.code == 2, done.err
