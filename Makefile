@@ -35,7 +35,7 @@ types: $(READY) ## strict type check
 	$(BIN)/mypy
 
 # A toolkit that can't be installed, or fails, is left out or told as failed; the others are measured.
-bench: $(READY) ## speed beside other toolkits; CORPUS=FOLDER with train, val and test in en and de (three hours, several GB)
+bench: $(READY) ## speed beside other toolkits; CORPUS=FOLDER with train, val and test in en and de (hours, several GB)
 	$(BIN)/python -m bench.speed prepare $(CORPUS)
 	-$(BIN)/python -m bench.speed install
 	-$(BIN)/python -m bench.speed run

@@ -1,7 +1,7 @@
 """What a corpus costs as it grows: preparing it, a whole epoch of batches from it, and the wait for a first update.
 
-    python -m bench.corpora run [PAIRS ...] [--work DIR]   # 10k to 10M; the last takes most of an hour and 6 GB of disk
-    python -m bench.corpora show                           # a page of the last of it
+    python -m bench.corpora run [PAIRS ...] [--work DIR]   # 10k to 10M; the last: 15 minutes, several GB
+    python -m bench.corpora show                           # a page of what was kept last
 
 Pairs are generated: 5 to 25 words of a vocabulary of 5,000 with the frequencies of Zipf's law, and their translation
 word by word in reverse. Memory is anonymous (RssAnon), the most seen at any time: what is mapped from files can be
@@ -11,7 +11,7 @@ dropped by the system whenever it likes, this can't. Exponents are fitted as in 
 from __future__ import annotations
 
 import argparse
-import datetime
+import contextlib
 import json
 import subprocess
 import sys
@@ -20,12 +20,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from bench import kept
 from bench.growth import exponent, upper
-from s2s.show.machine import machine_facts
+from bench.measure import family
 
 RESULTS = Path(__file__).resolve().parent / "results" / "corpora"
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
@@ -53,16 +53,11 @@ def write_corpus(folder: Path, pairs: int, seed: int = 1) -> None:
 
 def anonymous_mb(process: int) -> float:
     """Anonymous memory of a process and of those that it started."""
-    total, waiting = 0.0, [process]
-    while waiting:
-        number = waiting.pop()
-        try:
-            status = Path(f"/proc/{number}/status").read_text()
-            for task in Path(f"/proc/{number}/task").iterdir():
-                waiting += map(int, (task / "children").read_text().split())
-        except OSError:  # it has ended
-            continue
-        total += next((int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")), 0) / 1024
+    total = 0.0
+    for number in family(process):
+        with contextlib.suppress(OSError):  # it has ended
+            lines = Path(f"/proc/{number}/status").read_text().splitlines()
+            total += sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
     return total
 
 
@@ -171,11 +166,8 @@ def table(points: Sequence[dict[str, float]]) -> str:
 
 def show() -> None:
     """The page of the result that was kept last."""
-    kept = sorted(RESULTS.glob("*.json"))
-    if not kept:
-        raise SystemExit(f"{RESULTS} has no result yet: python -m bench.corpora run")
-    done: dict[str, Any] = json.loads(kept[-1].read_text(encoding="utf-8"))
-    machine = ", ".join(f"{name} {value}" for name, value in done["machine"].items())
+    done = kept.last(RESULTS, "bench.corpora")
+    machine = kept.told(done["machine"])
     words = " ".join(str(__doc__).split("\n\n")[2].split())
     (RESULTS / "README.md").write_text(
         f"# A corpus as it grows, {done['date']}\n\n{machine}.\n\n{words}\n\n"
@@ -204,11 +196,7 @@ def main(argv: Sequence[str]) -> int:
             for pairs in map(int, asked.words or SIZES):
                 points.append(point(pairs, asked.work or Path(made)))
                 print(points[-1], file=sys.stderr, flush=True)
-        machine = machine_facts()
-        facts = {name: machine[name] for name in ("CPU", "torch", "Python", "s2s")}
-        done = {"date": datetime.date.today().isoformat(), "machine": facts, "points": points}
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        (RESULTS / f"{done['date']}.json").write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
+        kept.write(RESULTS, {**kept.stamp(), "points": points})
         print(table(points))
     return 0
 

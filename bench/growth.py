@@ -11,7 +11,6 @@ log size, fitted to the upper half of a curve: 1 where twice the size takes twic
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import math
 import statistics
@@ -22,7 +21,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from s2s.show.machine import machine_facts, peak_memory_mb
+from bench import kept
+from s2s.show.machine import peak_memory_mb
 
 Point = TypeVar("Point")
 Found = Mapping[str, Sequence[Mapping[str, float]]]  # curve, its points
@@ -131,16 +131,11 @@ def keep(found: Found) -> Path:
 
     A curve is named `what grows` or `what grows, variant`; a point needs size, seconds, peak_mb and held_mb.
     """
-    machine = machine_facts()
-    facts = {name: machine[name] for name in ("CPU", "torch", "Python", "s2s")}
-    date = datetime.date.today().isoformat()
-    path = RESULTS / f"{date}.json"
+    stamp = kept.stamp()
+    path = RESULTS / f"{stamp['date']}.json"
     before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    others = before["found"] if before.get("machine") == facts else {}
-    done = {"date": date, "machine": facts, "found": {**others, **found}}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
-    return path
+    others = before["found"] if before.get("machine") == stamp["machine"] else {}
+    return kept.write(RESULTS, {**stamp, "found": {**others, **found}})
 
 
 def table(found: Found) -> str:
@@ -207,12 +202,9 @@ def _scales(axis: Any, sizes: Sequence[float]) -> None:
 
 def show() -> None:
     """The page and the picture of the result that was kept last."""
-    kept = sorted(RESULTS.glob("*.json"))
-    if not kept:
-        raise SystemExit(f"{RESULTS} has no result yet: python -m bench.growth run")
-    done = json.loads(kept[-1].read_text(encoding="utf-8"))
+    done = kept.last(RESULTS, "bench.growth")
     draw(done["found"], RESULTS / "growth.png")
-    machine = ", ".join(f"{name} {value}" for name, value in done["machine"].items())
+    machine = kept.told(done["machine"])
     usual = ", ".join(f"{name} {value:,}" for name, value in USUAL.items() if name != "beam")
     (RESULTS / "README.md").write_text(
         f"# How cost grows, {done['date']}\n\n{machine}; one thread. An update, or for beams a search, of the "

@@ -49,9 +49,9 @@ def measure(
     def look_on() -> None:
         nonlocal peak
         while not ended.wait(0.2):
-            peak = max(peak, sum(map(_resident, _family(process.pid))))
+            peak = max(peak, sum(map(_resident, family(process.pid))))
             if time.monotonic() - began > timeout:
-                for pid in reversed(_family(process.pid)):
+                for pid in reversed(family(process.pid)):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, 9)
 
@@ -66,12 +66,13 @@ def measure(
     return Measured(code, time.monotonic() - began, peak, max(0.0, other), lines)
 
 
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
     """A process and all below it."""
     found = [pid]
     for one in found:
         with contextlib.suppress(OSError):
-            found += map(int, Path(f"/proc/{one}/task/{one}/children").read_text().split())
+            for thread in Path(f"/proc/{one}/task").iterdir():
+                found += map(int, (thread / "children").read_text().split())
     return found
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench.kept import told
+
 Runs = Mapping[str, Sequence[Mapping[str, Any]]]  # toolkit, its runs
 Found = Mapping[str, Runs]  # row
 TOLERANCE = 0.15  # by which part a ratio may fall
@@ -102,7 +104,7 @@ def compare(kept: Found, found: Found, tolerance: float) -> Verdict:
 
 def page(done: Mapping[str, Any], picture: str) -> str:
     """A result as Markdown; picture: where its picture is."""
-    machine = ", ".join(f"{name} {value}" for name, value in done["machine"].items())
+    machine = told(done["machine"])
     runs = [run for peers in done["found"].values() for own in peers.values() for run in own]
     load = max((run["other"] for run in runs), default=0.0)
     packages = "; ".join(

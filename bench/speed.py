@@ -17,7 +17,6 @@ A toolkit that isn't installed is left out, and it says so.
 from __future__ import annotations
 
 import argparse
-import datetime
 import gzip
 import json
 import shutil
@@ -30,6 +29,7 @@ from typing import Any
 
 import sentencepiece
 
+from bench import kept
 from bench.measure import Measured, measure
 from bench.page import TOLERANCE, Verdict, compare, draw, page, table
 from bench.peers.base import FORCED, SENTENCES, SHAPES, THREADS, VOCABULARY, Corpus, Peer, Shape
@@ -39,7 +39,6 @@ from bench.peers.joeynmt import JoeyNMT
 from bench.peers.marian import Marian
 from bench.peers.opennmt import OpenNMT
 from bench.peers.yardstick import Yardstick
-from s2s.show.machine import machine_facts
 
 RESULTS = Path(__file__).resolve().parent / "results" / "speed"
 PEERS: tuple[Peer, ...] = (
@@ -201,43 +200,31 @@ def run(peers: Sequence[Peer], shapes: Sequence[Shape], rounds: int, work: Path)
                 for row, made in rows:
                     found.setdefault(row, {}).setdefault(peer.name, []).append(made)
                     print(f"round {number + 1}, {row}, {peer.name}: {made}", file=sys.stderr, flush=True)
-    machine = machine_facts()
-    facts = {name: machine[name] for name in FACTS}
-    date = datetime.date.today().isoformat()
-    return {"date": date, "machine": facts, "versions": told, "rounds": rounds, "found": found}
-
-
-def last() -> dict[str, Any]:
-    """The result that was kept last."""
-    kept = sorted(RESULTS.glob("*.json"))
-    if not kept:
-        raise SystemExit(f"{RESULTS} has no result yet: python -m bench.speed run")
-    found: dict[str, Any] = json.loads(kept[-1].read_text(encoding="utf-8"))
-    return found
+    return {**kept.stamp(FACTS), "versions": told, "rounds": rounds, "found": found}
 
 
 def show() -> None:
     """The page and the picture of the result that was kept last."""
-    done = last()
+    done = kept.last(RESULTS, "bench.speed")
     draw(done["found"], RESULTS / "speed.png")
     (RESULTS / "README.md").write_text(page(done, "speed.png"), encoding="utf-8")
 
 
-def guard(kept: dict[str, Any], done: dict[str, Any], tolerance: float) -> int:
-    """Tell what has become slower since `kept`. Returns the exit code: 1 also where nothing could be compared."""
+def guard(before: dict[str, Any], done: dict[str, Any], tolerance: float) -> int:
+    """Tell what has become slower since `before`. Returns the exit code: 1 also where nothing could be compared."""
     for fact in ("CPU", "cores", "torch"):
-        before, now = kept["machine"][fact], done["machine"][fact]
-        if before != now:
-            print(f"kept with {fact} {before}, now {now}: ratios may differ for that", file=sys.stderr)
-    verdict: Verdict = compare(kept["found"], done["found"], tolerance)
+        then, now = before["machine"][fact], done["machine"][fact]
+        if then != now:
+            print(f"kept with {fact} {then}, now {now}: ratios may differ for that", file=sys.stderr)
+    verdict: Verdict = compare(before["found"], done["found"], tolerance)
     print(*verdict.skipped, sep="\n", end="\n" * bool(verdict.skipped), file=sys.stderr)
     if verdict.fallen:
         print(*verdict.fallen, sep="\n")
-        print(f"Slower than in {kept['date']}. One round can mislead: see that nothing else runs, take --rounds 3.")
+        print(f"Slower than in {before['date']}. One round can mislead: see that nothing else runs, take --rounds 3.")
     elif not verdict.held:
-        print(f"nothing to compare: the result of {kept['date']} has none of these rows and toolkits")
+        print(f"nothing to compare: the result of {before['date']} has none of these rows and toolkits")
     else:
-        print(f"as fast as on {kept['date']}: {verdict.held} ratios, none lower by more than {tolerance:.0%}")
+        print(f"as fast as on {before['date']}: {verdict.held} ratios, none lower by more than {tolerance:.0%}")
     return int(bool(verdict.fallen) or not verdict.held)
 
 
@@ -270,13 +257,10 @@ def main(argv: Sequence[str]) -> int:
         return failed
     shapes = [shape for shape in SHAPES if shape.name in asked.shapes]
     if asked.task == "guard":
-        kept = last()
-        return guard(kept, run(peers, shapes, asked.rounds or 1, work), asked.tolerance)
+        before = kept.last(RESULTS, "bench.speed")
+        return guard(before, run(peers, shapes, asked.rounds or 1, work), asked.tolerance)
     done = run(peers, shapes, asked.rounds or 3, work)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{done['date']}.json").write_text(
-        json.dumps(done, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    kept.write(RESULTS, done)
     print(table(done["found"]))
     return int(any("error" in run for peers in done["found"].values() for runs in peers.values() for run in runs))
 

@@ -80,15 +80,15 @@ class Prepared:
         """The batch of some examples, by number, in an epoch; with subword sampling, segmented anew in each."""
         encoder = Encoder.of(config, (self.source, self.target), self.keywords)
         alpha, multiple = config.trainer.subword_sample, config.trainer.pad_multiple
+        stored = self.train if isinstance(self.train, Stored) else None
 
         def made(rows: Sequence[int], epoch: int) -> Batch:
-            if isinstance(self.train, Stored):
-                if not alpha and encoder.copier is None:
-                    return self.train.batch(rows, multiple)
-            elif not alpha:
-                return collate([self.train[row] for row in rows], rows, multiple)
-            seed = config.seed * 1_000_003 + epoch
-            return collate([encoder.sample(self.pairs[row], alpha, seed) for row in rows], rows, multiple)
+            if alpha or (stored and encoder.copier is not None):
+                seed = config.seed * 1_000_003 + epoch
+                return collate([encoder.sample(self.pairs[row], alpha, seed) for row in rows], rows, multiple)
+            if stored:
+                return stored.batch(rows, multiple)
+            return collate([self.train[row] for row in rows], rows, multiple)
 
         return made
 
@@ -143,7 +143,7 @@ def prepare(config: Config, corpus: Corpus, tokenizers: tuple[Tokenizer, Tokeniz
     train: Sequence[Example]
     pairs: Sequence[Pair]
     if folder:
-        train = folder.train()
+        train = folder.train(tokenizers)
         too_long["train"], shortened = folder.left_out
         if config.task.overlong in ("truncate", "turns"):
             cut["train"] = shortened
@@ -188,6 +188,7 @@ class _Own(Lazy[Pair]):
         return len(self._stored)
 
     def at(self, place: int) -> Pair:
+        """The pair of the example at a place."""
         return self._encoder.as_task(self._pairs[int(self._stored.numbers[place])])
 
 

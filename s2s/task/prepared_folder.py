@@ -26,7 +26,7 @@ from s2s.text.corpus import Corpus, DataReport, FileFingerprint, Pair, SplitRepo
 from s2s.text.corpus.spool import Spool, parse_line
 from s2s.text.keywords import FILE as KEYWORDS
 from s2s.text.keywords import Keywords, parse_keywords
-from s2s.text.stored import Stored
+from s2s.text.stored import LINES, Stored, mapped
 from s2s.text.vocabulary import Tokenizer
 
 KIND = "corpus"  # of its manifest
@@ -102,9 +102,9 @@ class PreparedFolder:
             return None
         return parse_keywords(read_listed(self.path, self._manifest, KEYWORDS), str(self.path / KEYWORDS))
 
-    def train(self) -> Stored:
-        """The ids of train. Raises BundleError, DataError."""
-        source, target = self.tokenizers()
+    def train(self, tokenizers: tuple[Tokenizer, Tokenizer]) -> Stored:
+        """The ids of train, which the tokenizers know. Raises BundleError, DataError."""
+        source, target = tokenizers
         return Stored(self.path / f"{TRAIN}.safetensors", (source.size, target.size))
 
     @property
@@ -113,7 +113,7 @@ class PreparedFolder:
         return self.facts["too_long"], self.facts["cut"]
 
     def _train_texts(self) -> Spool:
-        return Spool(self.path / f"{TRAIN}.jsonl", self.train().lines)
+        return Spool(self.path / f"{TRAIN}.jsonl", mapped(self.path / f"{TRAIN}.safetensors", LINES))
 
     def _texts(self, split: str) -> list[Pair]:
         path = self.path / f"{split}.jsonl"

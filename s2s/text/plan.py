@@ -40,7 +40,7 @@ class Lengths:
         pairs = np.array(lengths, dtype=np.int64).reshape(-1, 2)
         order = np.lexsort((pairs[:, 0], pairs[:, 1]))
         pairs = pairs[order]
-        starts = np.flatnonzero(np.r_[True, (pairs[1:] != pairs[:-1]).any(1)][: len(pairs)])
+        starts = _changes(pairs)
         return cls(pairs[starts], np.diff(np.r_[starts, len(pairs)]), order)
 
     def __len__(self) -> int:
@@ -117,8 +117,7 @@ class BatchPlan:
     def _alike(self) -> tuple[Ints, Ints]:
         """Where the examples of the same padded length begin, and how many there are."""
         shape = self._padded(self.lengths.sizes)[self._sorted]
-        first = np.flatnonzero(np.r_[True, (shape[1:] != shape[:-1]).any(1)][: len(shape)])
-        starts = np.r_[0, self._ends][first]
+        starts = np.r_[0, self._ends][_changes(shape)]
         return starts, np.diff(np.r_[starts, len(self.lengths)])
 
     def at(self, places: Ints, key: int | None) -> Ints:
@@ -162,6 +161,11 @@ class Epoch(Lazy[tuple[int, ...]]):
         places = np.concatenate([np.arange(one, other) for one, other in zip(starts, ends, strict=True)])
         found = iter(self._plan.at(places, self._key).tolist())
         return [tuple(next(found) for _ in range(size)) for size in (ends - starts).tolist()]
+
+
+def _changes(rows: Ints) -> Ints:
+    """The rows that differ from the one before, the first included."""
+    return np.flatnonzero(np.r_[True, (rows[1:] != rows[:-1]).any(1)][: len(rows)])
 
 
 def _keys(key: int, of: Ints) -> Bits:

@@ -43,7 +43,7 @@ def write_part(path: Path, numbers: Sequence[int], examples: Sequence[Example]) 
 
 def read_part(path: Path) -> Part:
     """What `write_part` wrote."""
-    return Part(_mapped(path, NUMBERS), _mapped(path, LENGTHS).astype(np.int64), _mapped(path, IDS))
+    return Part(mapped(path, NUMBERS), mapped(path, LENGTHS).astype(np.int64), mapped(path, IDS))
 
 
 def assemble(parts: Sequence[Path], path: Path, lines: Ints, vocabulary: int, scratch: Path) -> None:
@@ -114,9 +114,8 @@ class Stored(Lazy[Example]):
     def __init__(self, path: Path, vocabularies: tuple[int, int]) -> None:
         """vocabularies: sizes of source and target. Raises DataError or BundleError for what isn't such a file."""
         self.path, self._vocabularies = path, vocabularies
-        self._ids, self.numbers = _mapped(path, IDS), _mapped(path, NUMBERS)
-        self.lines = _mapped(path, LINES)
-        table = np.array(_mapped(path, SIZES), dtype=np.int64)
+        self._ids, self.numbers = mapped(path, IDS), mapped(path, NUMBERS)
+        table = np.array(mapped(path, SIZES), dtype=np.int64)
         if table.ndim != 2 or table.shape[1] != 3 or (table < (0, 0, 1)).any():
             raise self._damaged("sizes of groups")
         self._sizes, counts = table[:, :2], table[:, 2]
@@ -178,7 +177,7 @@ class Stored(Lazy[Example]):
         return DataError("is damaged", where=str(self.path), expected=expected, hint=hint)
 
 
-def _mapped(path: Path, name: str) -> NDArray[Any]:
+def mapped(path: Path, name: str) -> NDArray[Any]:
     """A tensor of a safetensors file as a read-only array that stays on disk. Raises BundleError, DataError."""
     header = headers(path).get(name)
     kinds = {torch.int64: np.int64, torch.int32: np.int32, torch.uint16: np.uint16}

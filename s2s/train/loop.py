@@ -320,7 +320,7 @@ def _train_step(
         position.nll_sum += made.nll * made.tokens
         position.loss_tokens += made.tokens
     elif made:
-        _skip(run, [row for one in rows for row in one], made.loss, made.norm, log, display)
+        _skip(run, [row for one in examples for row in one.rows], made.loss, made.norm, log, display)
     clock.stop(training=True)
     if position.step % trainer.log_every == 0 and position.loss_tokens:
         tokens, seconds = clock.logged

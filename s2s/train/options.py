@@ -74,6 +74,6 @@ class TrainerConfig:
     max_bad_steps: int = 10  # in a row without a finite loss before training stops; with graphs seen when logged
     subword_sample: float = 0.0  # alpha of subword regularisation (arXiv 1804.10959; BPE-dropout for bpe); 0 = off
     links: str | None = None  # auto, or a file: i-j word links of each training pair, for optim.guided_alignment
-    lexicon: int = 0  # candidates of each source token that the model keeps for search.shortlist; 0 = none
+    lexicon: int = 0  # candidates of a source token kept for search.shortlist, from at most 200,000 pairs; 0 = none
     tensorboard: bool = False
     samples: int = 10  # translations that are kept for the report

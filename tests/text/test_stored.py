@@ -10,7 +10,8 @@ from s2s.errors import BundleError, DataError
 from s2s.tensors import write_tensors
 from s2s.text.batching import Example, collate, example_lengths
 from s2s.text.plan import BatchPlan
-from s2s.text.stored import Stored, assemble, read_part, write_part
+from s2s.text.stored import LINES as LINES_NAME
+from s2s.text.stored import Stored, assemble, mapped, read_part, write_part
 
 LINES = np.array([0, 5], dtype=np.int64)
 ids = st.lists(st.integers(4, 90), max_size=6)
@@ -62,13 +63,13 @@ def test_parts_hold_what_was_written(tmp_path):
 def test_numbers_are_those_of_the_corpus(tmp_path):
     there = stored(tmp_path, [Example([5, 5], [5]), Example([6], [6])], numbers=[2, 9])
     assert there.batch([0, 1]).rows == (9, 2)
-    assert there.lines.tolist() == LINES.tolist()
+    assert mapped(there.path, LINES_NAME).tolist() == LINES.tolist()
     assert [e.source for e in there[:2]] == [[6], [5, 5]]
 
 
 def test_nothing_is_held_in_memory(tmp_path):
     there = stored(tmp_path, [Example([5], [5])] * 10)
-    assert all(isinstance(array, np.memmap) for array in (there._ids, there.numbers, there.lines))
+    assert all(isinstance(array, np.memmap) for array in (there._ids, there.numbers, mapped(there.path, LINES_NAME)))
     assert there._ids.dtype == np.uint16
 
 
