@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from s2s.int8 import Int8Weight
+from s2s.products import FixedWeight
 
 _loop: ContextVar[dict[int, _Gathered] | None] = ContextVar("gathered_loop", default=None)
 
@@ -90,9 +90,9 @@ def at_once(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return found.to(weight.dtype) if x.device.type == "cpu" else found
 
 
-def linear(x: Tensor, weight: Tensor | Int8Weight, added: Tensor | None = None) -> Tensor:
+def linear(x: Tensor, weight: Tensor | FixedWeight, added: Tensor | None = None) -> Tensor:
     """x (..., I) times weight (O, I) transposed, plus `added` (a bias (O,), or (..., O)). Gathered in `gathered()`."""
-    if isinstance(weight, Int8Weight):
+    if isinstance(weight, FixedWeight):
         return weight.product(x, added)
     loop = _loop.get()
     half = torch.is_autocast_enabled(x.device.type)

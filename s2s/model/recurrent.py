@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from s2s.activations import tanh_
 from s2s.errors import ConfigError
 from s2s.gather import at_once, linear
-from s2s.int8 import Int8Weight
+from s2s.products import FixedWeight
 
 Cell = Literal["lstm", "gru"]
 CellState = tuple[Tensor, ...]  # LSTM: (h, c), GRU: (h,); each (B, H)
-StepWeights = tuple[Tensor | Int8Weight, Tensor | Int8Weight | None]  # of the gates; of a GRU's own state
+StepWeights = tuple[Tensor | FixedWeight, Tensor | FixedWeight | None]  # of the gates; of a GRU's own state
 
 
 class _LSTMGates(torch.autograd.Function):
@@ -75,8 +75,8 @@ class RecurrentLayer(nn.Module):
         if cell not in kinds:
             raise ConfigError("unknown cell", where="cell", expected="lstm or gru", found=repr(cell))
         self.cell, self.input_size, self.size = cell, input_size, size
-        self.int8 = False  # whether steps multiply in int8
-        self._parts: dict[str, tuple[object, Tensor | Int8Weight]] = {}
+        self.kind: type[FixedWeight] | None = None  # what steps multiply by, if not plain tensors
+        self._parts: dict[str, tuple[object, Tensor | FixedWeight]] = {}
         self.rnn = kinds[cell](input_size, size, batch_first=True)
         if cell == "lstm":  # forget gates start open (Jozefowicz et al. 2015)
             with torch.no_grad():
@@ -111,14 +111,14 @@ class RecurrentLayer(nn.Module):
         The rest of the input, if any, is given to `step` as `late`. The bias is in here.
         """
         weight = self._kept("known", inputs.size(-1))
-        if isinstance(weight, Int8Weight):
+        if isinstance(weight, FixedWeight):
             return weight.product(inputs, self.bias())
         return at_once(inputs, weight, self.bias())
 
-    def in_int8(self) -> RecurrentLayer:
-        """The same layer, with steps that multiply in int8 (see `s2s.int8`); the weights are shared."""
+    def with_fixed_weights(self, kind: type[FixedWeight]) -> RecurrentLayer:
+        """The same layer, with steps that multiply by weights of this kind; the parameters are shared."""
         made = copy.copy(self)
-        made.int8, made._parts = True, {}
+        made.kind, made._parts = kind, {}
         return made
 
     def bias(self) -> Tensor:
@@ -130,7 +130,7 @@ class RecurrentLayer(nn.Module):
         own = None if self.cell == "lstm" else self._kept("hidden", self.size)
         return self._kept("late", late_size), own
 
-    def _kept(self, part: Literal["known", "late", "hidden"], size: int) -> Tensor | Int8Weight:
+    def _kept(self, part: Literal["known", "late", "hidden"], size: int) -> Tensor | FixedWeight:
         """A part of the weights as steps multiply by it: of `size` known or late input features, or of a GRU's state.
 
         A search makes one step at a time: it is kept for as long as the weights stay what they are.
@@ -138,10 +138,10 @@ class RecurrentLayer(nn.Module):
         outer, own = self._weight("weight_ih"), self._weight("weight_hh")
         if torch.is_grad_enabled():
             return self._part(part, size)
-        key = (part, size, outer.data_ptr(), outer._version, own.data_ptr(), own._version, self.int8)
+        key = (part, size, outer.data_ptr(), outer._version, own.data_ptr(), own._version)
         if self._parts.get(part, (None,))[0] != key:
             made = self._part(part, size).contiguous()
-            self._parts[part] = (key, Int8Weight(made) if self.int8 else made)
+            self._parts[part] = (key, made if self.kind is None else self.kind(made))
         return self._parts[part][1]
 
     def _part(self, part: str, size: int) -> Tensor:

@@ -184,7 +184,7 @@ def _rows_of(output: nn.Module, ids: Tensor) -> Callable[[Tensor], Tensor]:
     if isinstance(output, nn.Linear):
         weight, bias = output.weight[ids], output.bias[ids]
         return lambda features: F.linear(features, weight, bias)
-    narrow: Any = output  # a `s2s.model.rounding.Int8Linear`
+    narrow: Any = output  # a `s2s.model.fixed.FixedLinear`
     return cast(Callable[[Tensor], Tensor], narrow.rows(ids))
 
 

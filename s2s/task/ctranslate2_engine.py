@@ -10,8 +10,8 @@ import torch
 
 from s2s.config import SearchConfig
 from s2s.errors import UsageError
-from s2s.int8 import Precision
 from s2s.model.seq2seq import start_search
+from s2s.products import Precision
 from s2s.search import force
 from s2s.search.penalty import length_penalty
 from s2s.task.ctranslate2_model import load, vocabulary

@@ -18,9 +18,9 @@ from s2s.attention.multihead import ProjectedQuery
 from s2s.attention.score import DotScore
 from s2s.attention.self_attention import MultiHead, SelfAttention
 from s2s.errors import UsageError
-from s2s.int8 import Precision
 from s2s.model.transformer import FeedForward, Positions, TransformerEncoder
 from s2s.model.transformer_decoder import DecoderLayer, TransformerDecoder
+from s2s.products import Precision
 from s2s.task.trained import Trained
 from s2s.text import tokenizer
 from s2s.text.vocabulary import Tokenizer

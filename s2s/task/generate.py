@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from s2s.errors import UsageError
-from s2s.int8 import Precision
 from s2s.model.seq2seq import Copies, start_search
+from s2s.products import Precision
 from s2s.score.flags import line_flags
 from s2s.search import Constraints, SearchConfig, ensemble, search
 from s2s.search.shortlist import Shortlist, make_shortlist
@@ -52,7 +52,7 @@ class Options:
 
     max_source: source tokens that the model takes at once; None: what it was trained with. title: outputs get the style
     of a title, see `s2s.text.lines.as_title`. window: records that are read before the first is written (they are
-    sorted by length among themselves). precision: of the products on a CPU, see `s2s.int8`.
+    sorted by length among themselves). precision: of the products on a CPU, see `s2s.products`.
     """
 
     batch_size: int = 64
@@ -143,7 +143,7 @@ class Generator:
         self._rerank, self._shown = rerank, config.nbest
         if rerank is not None:  # among all that the search has found
             self.config = replace(config, nbest=max(config.nbest, draws) if config.sample else config.beam)
-        self._searched = [as_searched(trained.model, config, self.options.precision) for trained in self.models]
+        self._searched = [as_searched(trained, config, self.options.precision) for trained in self.models]
         self.overlong = self.options.overlong or first.config.task.overlong
         trained_with = first.config.trainer.max_source
         self.limit = self.options.max_source or trained_with  # tokens, EOS not counted

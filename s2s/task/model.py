@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, overload
 
 from s2s.config import SearchConfig
 from s2s.errors import UsageError
-from s2s.int8 import Precision
+from s2s.products import Precision
 from s2s.task.chat import context, stream_reply
 from s2s.task.ctranslate2_engine import CTranslate2Generator
 from s2s.task.generate import Generator, Options, Request
@@ -76,7 +76,7 @@ class Model:
 
         keyword_model: folder of a model that begins replies, see `s2s.task.keyword_first`. task: raises UsageError if
         the model was trained for another one. engine: see `s2s.task.ctranslate2_engine`. precision: see
-        `s2s.int8`, and CTranslate2's own.
+        `s2s.products`, and CTranslate2's own.
         """
         own = self.trained[0].config.task.name
         if task not in (None, own):

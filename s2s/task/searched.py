@@ -6,20 +6,19 @@ from typing import cast
 
 from s2s.attention.constraint import constrain
 from s2s.attention.monotonic import hasten
-from s2s.int8 import Precision
-from s2s.model.rounding import in_int8
 from s2s.model.seq2seq import Seq2Seq
+from s2s.products import Precision
 from s2s.search import SearchConfig
+from s2s.task.trained import Trained
 
 
-def as_searched(model: Seq2Seq, config: SearchConfig, precision: Precision) -> Seq2Seq:
-    """The model, or a copy of it that is rounded to int8, and whose attentions obey `config.forward` and
-    `config.eager`; what isn't changed is shared.
+def as_searched(trained: Trained, config: SearchConfig, precision: Precision) -> Seq2Seq:
+    """The model, ready for decoding in this precision, with attentions that obey `config.forward` and `config.eager`;
+    what isn't changed is shared.
 
     Raises UsageError where int8 can't be had or `config.forward` can't hold.
     """
-    if precision == "int8":
-        model = in_int8(model)
+    model = trained.ready(precision)
     if config.eager:
         model = cast(Seq2Seq, hasten(model, config.eager))
     if config.forward == "off":

@@ -55,15 +55,15 @@ class Stream:
         """
         check(trained, wait_k, search)
         search = search or greedy(trained.config.search)
-        if search.eager:
-            trained = dataclasses.replace(trained, model=cast(Seq2Seq, hasten(trained.model, search.eager)))
+        model = trained.ready()
+        self._model = cast(Seq2Seq, hasten(model, search.eager)) if search.eager else model
         self.words: list[str] = []
         self.delays: list[int] = []
         self.tokens: list[int] = []
         self.words_read = 0
         self.unfinished = False
         self._trained, self._wait_k = trained, wait_k
-        self._source = GrowingSource(trained.model, trained.source)
+        self._source = GrowingSource(self._model, trained.source)
         self._choose = _Chooser(search, trained.target)
         self._state: State | None = None
         self._open: list[int] = []  # tokens of the word that isn't given yet
@@ -120,14 +120,14 @@ class Stream:
     def _begin(self) -> State | None:
         """The state before the next token; None where the source hasn't begun."""
         if self._state is None and self._source.summary is not None:
-            self._state = self._trained.model.decoder.initial_state(self._source.summary, self._source.memory)
+            self._state = self._model.decoder.initial_state(self._source.summary, self._source.memory)
         return self._state
 
     def _last(self) -> Tensor:
         return torch.tensor([[self.tokens[-1] if self.tokens else BOS]], device=self._trained.device)
 
     def _log_probs(self, output: DecoderOutput) -> Tensor:
-        return self._trained.model.log_probs(output.features.squeeze(1))
+        return self._model.log_probs(output.features.squeeze(1))
 
     def _own_step(self) -> bool:
         """Write a token if every head stops; else more has to be read, and False."""
@@ -136,7 +136,7 @@ class Stream:
         state = self._begin()
         if state is None:
             return False
-        output, self._state = scan_step(self._trained.model.decoder, self._last(), self._source, state)
+        output, self._state = scan_step(self._model.decoder, self._last(), self._source, state)
         self._waits = output is None
         if output is None:
             return False
@@ -156,7 +156,7 @@ class Stream:
         state = self._begin()
         if state is None:
             return False
-        output = self._trained.model.decoder(self._last(), self._source.memory, state, need_weights=False)
+        output = self._model.decoder(self._last(), self._source.memory, state, need_weights=False)
         token = self._choose(self._log_probs(output), self.tokens, begin=self._at_boundary)
         if not over and self._open and self._choose.begins(token):
             self._close()
@@ -182,7 +182,7 @@ class Stream:
         ids, lengths = torch.tensor([source.ids], device=self._trained.device), [len(source.ids)]
         (found,) = run_search(
             *start_search(
-                self._trained.model,
+                self._model,
                 ids,
                 torch.tensor(lengths, device=ids.device),
                 need_weights=config.coverage_penalty > 0,

@@ -15,7 +15,9 @@ from torch import Tensor
 from s2s import bundle
 from s2s.config import Config, from_plain, to_plain
 from s2s.errors import BundleError, S2SError, UsageError
+from s2s.model.fixed import with_fixed_weights
 from s2s.model.seq2seq import Seq2Seq, seq2seq
+from s2s.products import Precision
 from s2s.tensors import match, persistent_buffers, sketched
 from s2s.text import tokenizer
 from s2s.text.batching import Example, make_example
@@ -46,6 +48,22 @@ class Trained:
     def device(self) -> torch.device:
         """Where the model is."""
         return next(self.model.parameters()).device
+
+    @functools.cached_property
+    def _ready(self) -> dict[Precision, tuple[object, Seq2Seq]]:
+        return {}
+
+    def ready(self, precision: Precision = "float32") -> Seq2Seq:
+        """The model for decoding: on a CPU with weights laid out for its products, anew whenever they have changed.
+
+        Raises UsageError where a precision can't be had.
+        """
+        if self.device.type != "cpu" and precision == "float32":
+            return self.model
+        weights = tuple((weight.data_ptr(), weight._version) for weight in self.model.parameters())
+        if self._ready.get(precision, ((), None))[0] != weights:
+            self._ready[precision] = weights, with_fixed_weights(self.model, precision)
+        return self._ready[precision][1]
 
     @functools.cached_property
     def copier(self) -> Copier | None:

@@ -1,14 +1,16 @@
 """Decoding in int8: near to float32, the same whatever the neighbours, and only where it's asked for."""
 
+import dataclasses
+
 import pytest
 import torch
 from test_invariance import DECODERS, lines, trained
 
 from s2s.errors import UsageError
 from s2s.gather import linear
-from s2s.int8 import Int8Weight
+from s2s.model.fixed import with_fixed_weights
 from s2s.model.recurrent import RecurrentLayer
-from s2s.model.rounding import in_int8
+from s2s.products import Int8Weight
 from s2s.task.model import Model
 
 CASES = [("additive", decoder) for decoder in DECODERS] + [("multihead", "transformer"), ("location", "feed")]
@@ -72,11 +74,11 @@ def test_outputs_are_near_those_of_float32_and_the_same_in_any_company(attention
 
 def test_what_steps_multiply_by_is_rounded():
     for attention, decoder, fewest in (("additive", "feed", 4), ("multihead", "transformer", 20)):
-        made = in_int8(trained(attention, decoder).model)
+        made = with_fixed_weights(trained(attention, decoder).model, "int8")
         rounded = [value for part in made.modules() for value in vars(part).values() if isinstance(value, Int8Weight)]
         steps = [part for part in made.modules() if isinstance(part, RecurrentLayer)]
         assert len(rounded) + len(steps) >= fewest
-        assert all(layer.int8 for layer in steps)
+        assert all(layer.kind is Int8Weight for layer in steps)
 
 
 def test_kept_parts_of_weights_follow_the_weights():
@@ -95,6 +97,6 @@ def test_kept_parts_of_weights_follow_the_weights():
 
 
 def test_it_is_refused_where_there_is_no_such_product(monkeypatch):
-    monkeypatch.setattr("s2s.int8.available", lambda: False)
+    monkeypatch.setattr("s2s.products._has", lambda name: False)
     with pytest.raises(UsageError, match="int8"):
-        Model([trained("additive", "feed")]).generator(precision="int8")
+        Model([dataclasses.replace(trained("additive", "feed"))]).generator(precision="int8")
