@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import re
 import shutil
 import statistics
 import subprocess
@@ -34,7 +35,7 @@ from bench.measure import Measured, measure
 from bench.page import TOLERANCE, Verdict, compare, draw, page, table
 from bench.peers.base import FORCED, SENTENCES, SHAPES, THREADS, VOCABULARY, Corpus, Peer, Shape
 from bench.peers.eole import Eole
-from bench.peers.itself import S2S
+from bench.peers.itself import S2S, S2SInHalf
 from bench.peers.joeynmt import JoeyNMT
 from bench.peers.marian import Marian
 from bench.peers.opennmt import OpenNMT
@@ -43,6 +44,7 @@ from bench.peers.yardstick import Yardstick
 RESULTS = Path(__file__).resolve().parent / "results" / "speed"
 PEERS: tuple[Peer, ...] = (
     S2S(),
+    S2SInHalf(),
     Yardstick(),
     OpenNMT(),
     JoeyNMT(),
@@ -164,6 +166,11 @@ def decoding(peer: Peer, shape: Shape, corpus: Corpus, folder: Path, python: Pat
     return {**_facts(done), "rate": rate}
 
 
+def _folder(name: str) -> str:
+    """A name without what a path in some toolkit's config had better not have."""
+    return re.sub(r"[^\w.-]+", "-", name)
+
+
 def _run(command: Sequence[str], folder: Path) -> Measured:
     root = str(Path(__file__).resolve().parents[1])
     environment = {"OMP_NUM_THREADS": str(THREADS), "PYTHONPATH": root, "HF_HUB_OFFLINE": "1"}
@@ -184,16 +191,19 @@ def run(peers: Sequence[Peer], shapes: Sequence[Shape], rounds: int, work: Path)
     told = {name: found for name, found in asked.items() if found is not None}
     for name in asked.keys() - told.keys():
         print(f"{name}: not installed, left out (python -m bench.speed install)", file=sys.stderr)
+    for peer in peers:
+        if not peer.shapes:
+            print(f"{peer.name}: nothing for this machine, left out", file=sys.stderr)
     peers = [peer for peer in peers if peer.name in told]
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for number in range(rounds):
         for shape in shapes:
             for peer in (one for one in peers if shape.name in one.shapes):
-                folder, python = work / "runs" / peer.trained_by.split()[0] / shape.name, python_of(peer, work)
+                folder, python = work / "runs" / _folder(peer.trained_by) / shape.name, python_of(peer, work)
                 rows: list[tuple[str, dict[str, Any]]] = []
                 if peer.name == peer.trained_by:
                     rows.append((f"{shape.name}: tokens/s", training(peer, shape, corpus, folder, python)))
-                for beam in (5, 1):
+                for beam in peer.beams:
                     row = f"{shape.name}: sentences/s, {'greedy' if beam == 1 else f'beam {beam}'}"
                     if (folder / "output.log").exists() and "error" not in (rows[0][1] if rows else {}):
                         rows.append((row, decoding(peer, shape, corpus, folder, python, beam)))

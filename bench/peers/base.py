@@ -20,20 +20,25 @@ SENTENCES = 512  # that are decoded
 class Shape:
     """A model and its batches. attention: additive or general of a recurrent model, None of a Transformer.
 
-    Recurrent: embeddings 256, bidirectional LSTM 2 x 256, LSTM 512 with input feeding, dropout 0.3, 64 sentences.
+    Recurrent: embeddings 256, bidirectional LSTM 2 x 256, LSTM 512 (`feed`: with input feeding), dropout 0.3, 64
+    sentences.
     Transformer: 3 + 3 layers of 256, 4 heads, feed-forward 1,024, dropout 0.1, tied embeddings, 4,096 target tokens.
     """
 
     name: str
     attention: str | None
     updates: int
+    feed: bool = True
 
 
 SHAPES = (
     Shape("lstm-additive", "additive", 30),
     Shape("lstm-general", "general", 30),
+    Shape("lstm-general-unfed", "general", 30, feed=False),
     Shape("transformer", None, 12),
 )
+EVERY = tuple(shape.name for shape in SHAPES)
+BEAMS = (5, 1)  # that decoding is measured with
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,8 @@ class Peer(Protocol):
     packages: Sequence[str]
     requirements: Sequence[str]
     bare: Sequence[str]
-    shapes: Sequence[str]
+    shapes: Sequence[str]  # none where it is of no use on this machine
+    beams: Sequence[int]  # that it decodes with
     trained_by: str  # whose models it decodes; its own name for one that trains
 
     def train(self, shape: Shape, corpus: Corpus, folder: Path, python: Path) -> list[str]:

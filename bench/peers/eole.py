@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.measure import Measured
-from bench.peers.base import FORCED, SENTENCES, Corpus, Shape, number_in, steps_of
+from bench.peers.base import BEAMS, EVERY, FORCED, SENTENCES, Corpus, Shape, number_in, steps_of
 
 _CONFIG = """data:
   corpus: {{path_src: {train}.en, path_tgt: {train}.de}}
@@ -42,6 +42,7 @@ training:
 model:
 """
 _LSTM = """  architecture: custom
+  input_feed: {feed:d}
   embeddings: {{word_vec_size: 256, position_encoding_type: null}}
   encoder: {{encoder_type: brnn, layers: 1, hidden_size: 512, rnn_type: LSTM}}
   decoder: {{decoder_type: rnn, layers: 1, hidden_size: 512, rnn_type: LSTM, global_attention: {attention},
@@ -75,7 +76,8 @@ class Eole:
     """Its commands `eole train` and `eole predict`."""
 
     name = trained_by = "eole 0.6.4"
-    shapes: Sequence[str] = ("lstm-additive", "lstm-general", "transformer")
+    shapes: Sequence[str] = EVERY
+    beams: Sequence[int] = BEAMS
     packages: Sequence[str] = ("eole", "torch")
     output: str | None = "output"
     requirements: Sequence[str] = ("eole==0.6.4", "aiohttp")
@@ -97,7 +99,9 @@ class Eole:
             dropout=0.3 if recurrent else 0.1,
             attention_dropout=0.0 if recurrent else 0.1,
         )
-        (folder / "config.yaml").write_text(config + (_LSTM.format(attention=attention) if recurrent else _TRANSFORMER))
+        (folder / "config.yaml").write_text(
+            config + (_LSTM.format(attention=attention, feed=shape.feed) if recurrent else _TRANSFORMER)
+        )
         return [str(python.with_name("eole")), "train", "--config", str(folder / "config.yaml")]
 
     def updates(self, done: Measured, folder: Path) -> list[tuple[float, float]]:

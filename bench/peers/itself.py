@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bench.measure import Measured
-from bench.peers.base import THREADS, Corpus, Shape, number_in
+from bench.peers.base import BEAMS, EVERY, THREADS, Corpus, Shape, number_in
 
 _SHAPES = Path(__file__).resolve().parents[1] / "shapes"
 _LOOP = Path(__file__).with_name("itself_loop.py")
@@ -18,6 +20,8 @@ class S2S:
     """settings: of `Model.generator`, and `workers`, to decode what the first of its kind has trained."""
 
     trained_by = "s2s"
+    changes: Sequence[str] = ()  # of the recipe
+    beams: Sequence[int] = BEAMS
     output: str | None = None
     requirements: Sequence[str] = ()
     bare: Sequence[str] = ()
@@ -26,13 +30,14 @@ class S2S:
         self.name, self._settings = name, settings
         exported = settings.get("engine") == "ctranslate2"
         self.packages: Sequence[str] = ("s2s", "ctranslate2") if exported else ("s2s", "torch")
-        recurrent = () if exported else ("lstm-additive", "lstm-general")
-        self.shapes: Sequence[str] = (*recurrent, "transformer")
+        self.shapes: Sequence[str] = ("transformer",) if exported else EVERY
 
     def train(self, shape: Shape, corpus: Corpus, folder: Path, python: Path) -> list[str]:
         recipe = _SHAPES / ("transformer.yaml" if shape.attention is None else "lstm.yaml")
         changes = [] if shape.attention is None else [f"attention={shape.attention}"]
         changes += [f"corpus.train={corpus.folder}/train", f"corpus.dev={corpus.folder}/val", f"threads={THREADS}"]
+        changes += [] if shape.feed else ["decoder.input_feed=false"]
+        changes += self.changes
         changes += [f"trainer.steps={shape.updates}", f"trainer.validate_every={shape.updates}", f"output={folder}/run"]
         return [str(python), "-m", "s2s", "train", str(recipe), *changes]
 
@@ -50,6 +55,19 @@ class S2S:
 
     def sentences_a_second(self, done: Measured) -> float:
         return number_in(done.lines, r"([\d.]+) sentences/s")
+
+
+class S2SInHalf(S2S):
+    """Training with products in bf16, where the processor has matrix units for them. It decodes as the others."""
+
+    name = trained_by = "s2s, bf16"
+    changes = ("trainer.precision=bf16",)
+    beams = ()
+
+    def __init__(self) -> None:
+        super().__init__(self.name)
+        if not torch.cpu.get_capabilities().get("amx_bf16"):
+            self.shapes = ()
 
 
 def _run(folder: Path) -> Path:

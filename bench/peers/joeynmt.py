@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from bench.measure import Measured
-from bench.peers.base import FORCED, SENTENCES, Corpus, Shape, number_in, steps_of
+from bench.peers.base import BEAMS, EVERY, FORCED, SENTENCES, Corpus, Shape, number_in, steps_of
 
 _LOOP = Path(__file__).with_name("joeynmt_loop.py")
 
@@ -17,7 +17,8 @@ class JoeyNMT:
     """Its commands `joeynmt train` and `joeynmt test`, the latter by joeynmt_loop.py."""
 
     name = trained_by = "JoeyNMT 2.3.0"
-    shapes: Sequence[str] = ("lstm-additive", "lstm-general", "transformer")
+    shapes: Sequence[str] = EVERY
+    beams: Sequence[int] = BEAMS
     packages: Sequence[str] = ("joeynmt", "torch")
     output: str | None = "output.test"
     requirements: Sequence[str] = ("joeynmt==2.3.0", "importlib_metadata", "sentencepiece==0.2.0")
@@ -68,7 +69,7 @@ class JoeyNMT:
         tied = shape.attention is None
         attention = {"additive": "bahdanau", "general": "luong"}.get(shape.attention or "")
         decoder = part(
-            hidden_size=512, hidden_dropout=0.3, input_feeding=True, init_hidden="bridge", attention=attention
+            hidden_size=512, hidden_dropout=0.3, input_feeding=shape.feed, init_hidden="bridge", attention=attention
         )
         config = {
             "name": "bench",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.measure import Measured
-from bench.peers.base import Corpus, Shape, number_in, steps_of
+from bench.peers.base import BEAMS, Corpus, Shape, number_in, steps_of
 
 _LOOP = Path(__file__).with_name("marian_loop.py")
 
@@ -16,6 +16,7 @@ class Marian:
 
     name = trained_by = "transformers (Marian)"
     shapes: Sequence[str] = ("transformer",)
+    beams: Sequence[int] = BEAMS
     packages: Sequence[str] = ("transformers", "torch")
     output: str | None = None
     requirements: Sequence[str] = ("transformers>=5.0",)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.measure import Measured
-from bench.peers.base import FORCED, SENTENCES, Corpus, Shape, number_in, steps_of
+from bench.peers.base import BEAMS, EVERY, FORCED, SENTENCES, Corpus, Shape, number_in, steps_of
 
 _CONFIG = """data:
   corpus: {{path_src: {train}.en, path_tgt: {train}.de}}
@@ -40,7 +40,7 @@ enc_hid_size: 512
 dec_hid_size: 512
 word_vec_size: 256
 global_attention: {attention}
-input_feed: 1
+input_feed: {feed:d}
 bridge: true
 dropout: [0.3]
 batch_size: 64
@@ -68,7 +68,8 @@ class OpenNMT:
     """Its commands onmt_train and onmt_translate."""
 
     name = trained_by = "OpenNMT-py 3.5.1"
-    shapes: Sequence[str] = ("lstm-additive", "lstm-general", "transformer")
+    shapes: Sequence[str] = EVERY
+    beams: Sequence[int] = BEAMS
     packages: Sequence[str] = ("OpenNMT-py", "torch")
     output: str | None = "output"
     requirements: Sequence[str] = (
@@ -83,7 +84,7 @@ class OpenNMT:
         paths = {"train": corpus.folder / "train", "dev": corpus.folder / "val", "vocabulary": vocabulary}
         config = _CONFIG.format(**paths, folder=folder, updates=shape.updates)
         attention = {"additive": "mlp", "general": "general"}.get(shape.attention or "")
-        config += _TRANSFORMER if attention is None else _LSTM.format(attention=attention)
+        config += _TRANSFORMER if attention is None else _LSTM.format(attention=attention, feed=shape.feed)
         (folder / "config.yaml").write_text(config, "utf-8")
         return [str(python.with_name("onmt_train")), "-config", str(folder / "config.yaml")]
 

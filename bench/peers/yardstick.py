@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.measure import Measured
-from bench.peers.base import Corpus, Shape, number_in, steps_of
+from bench.peers.base import BEAMS, EVERY, Corpus, Shape, number_in, steps_of
 
 _LOOP = Path(__file__).with_name("yardstick_loop.py")
 
@@ -15,7 +15,8 @@ class Yardstick:
     """yardstick_loop.py: the recurrent shapes without attention or input feeding, the Transformer by nn.Transformer."""
 
     name = trained_by = "yardstick"
-    shapes: Sequence[str] = ("lstm-additive", "lstm-general", "transformer")
+    shapes: Sequence[str] = EVERY
+    beams: Sequence[int] = BEAMS
     packages: Sequence[str] = ("torch",)
     output: str | None = None
     requirements: Sequence[str] = ()

@@ -127,7 +127,8 @@ class RecurrentDecoder(Decoder):
         """tokens (B, T): features (B, T, output_size), context (B, T, V), weights (B, T, S) if asked for."""
         past = _Past(*state)
         embedded = self.embedding_dropout(self.embedding(tokens))
-        if self.late_size or self.tapes:
+        searched = tokens.size(1) == 1 and self.layers[0].kind is not None  # by weights laid out for steps
+        if self.late_size or self.tapes or searched:
             with gathered():
                 return self._stepwise(embedded, memory, past, need_weights)
         return self._at_once(embedded, memory, past, need_weights)

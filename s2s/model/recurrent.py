@@ -16,7 +16,7 @@ from s2s.products import FixedWeight
 
 Cell = Literal["lstm", "gru"]
 CellState = tuple[Tensor, ...]  # LSTM: (h, c), GRU: (h,); each (B, H)
-StepWeights = tuple[Tensor | FixedWeight, Tensor | FixedWeight | None]  # of the gates; of a GRU's own state
+StepWeights = tuple[Tensor | FixedWeight | None, Tensor | FixedWeight | None]
 
 
 class _LSTMGates(torch.autograd.Function):
@@ -126,9 +126,10 @@ class RecurrentLayer(nn.Module):
         return self._weight("bias_ih") + self._weight("bias_hh") if self.cell == "lstm" else self._weight("bias_ih")
 
     def recurrence(self, late_size: int) -> StepWeights:
-        """The weights that `step` needs, joined once a sequence: (G H, late + H), and for a GRU its own hidden part."""
-        own = None if self.cell == "lstm" else self._kept("hidden", self.size)
-        return self._kept("late", late_size), own
+        """The weights that `step` needs, joined once a sequence: (G H, late + H); a GRU's (G H, late) and (G H, H)."""
+        if self.cell == "lstm":
+            return self._kept("late", late_size), None
+        return self._kept("late", late_size) if late_size else None, self._kept("hidden", self.size)
 
     def _kept(self, part: Literal["known", "late", "hidden"], size: int) -> Tensor | FixedWeight:
         """A part of the weights as steps multiply by it: of `size` known or late input features, or of a GRU's state.
@@ -157,10 +158,11 @@ class RecurrentLayer(nn.Module):
         hidden = state[0]
         joined, hidden_weight = weights
         if hidden_weight is None:
+            assert joined is not None
             gates = linear(hidden if late is None else torch.cat([late, hidden], 1), joined, known)
             new_hidden, new_cell = _LSTMGates.apply(gates, state[1].to(gates.dtype))  # type: ignore[no-untyped-call]
             return new_hidden, new_cell
-        outer = known if late is None else linear(late, joined, known)
+        outer = known if late is None or joined is None else linear(late, joined, known)
         inner = linear(hidden, hidden_weight, self._weight("bias_hh"))
         reset_o, update_o, new_o = outer.chunk(3, 1)
         reset_i, update_i, new_i = inner.chunk(3, 1)

@@ -16,7 +16,7 @@ from s2s.task.generate import Generator, Options
 @pytest.mark.parametrize("decoder", ["copying", "copying_transformer"])
 def test_the_gate_is_that_of_the_search(decoder: str) -> None:
     model, steps = trained("additive", decoder), []
-    copy = model.model.copy
+    copy = model.ready().copy
     assert copy is not None
     hook = copy.gate.register_forward_hook(lambda module, inputs, gate: steps.append(torch.sigmoid(gate.flatten())))
     generator = Generator([model], SearchConfig(beam=1, max_length=12), Options(alignment=True))
