@@ -1,9 +1,10 @@
-"""Weight gradients of a step loop as one product.
+"""Products of a step loop with what stays the same in it: weights, and the memory of a source.
 
-In a loop over time, autograd multiplies a thin gradient by a thin input at every step and adds the result to a
-weight-sized buffer: T small products and T passes over the buffer. Inside `gathered()` the linear maps that go through
-`linear` only note their input and output gradient, and the product over all steps is taken once, when the backward pass
-has gone through the first step. Values and gradients are the same up to rounding.
+In a loop over time, autograd multiplies a thin gradient by a thin input at every step and adds the result to a buffer
+as large as the weight or the memory: T small products and T passes over the buffer. Inside `gathered()` what goes
+through `linear`, `energies` and `contexts` only notes both factors, and the product over all steps is taken once, when
+the backward pass has gone through the first step. The products that stay in the loop take weights that are laid out
+once for all steps (`s2s.products`). Values and gradients are the same up to rounding.
 """
 
 from __future__ import annotations
@@ -17,39 +18,71 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from s2s.products import FixedWeight
+from s2s.products import FixedWeight, PackedWeight
 
-_loop: ContextVar[dict[int, _Gathered] | None] = ContextVar("gathered_loop", default=None)
+_Loop = dict[tuple[int, torch.Size, tuple[int, ...]], "_Gathered"]
+_loop: ContextVar[_Loop | None] = ContextVar("gathered_loop", default=None)
 
 
 class _Gathered:
-    """What the steps of one loop noted for one weight."""
+    """One factor that all steps of a loop have in common, (..., O, I), and what they noted for its gradient.
 
-    def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
-        self.inputs: list[Tensor] = []
-        self.gradients: list[Tensor] = []
-        self.weight = weight  # keeps the id in the loop's table valid
-        self.anchor: Tensor = _Anchor.apply(weight, self, dtype)  # type: ignore[no-untyped-call]
+    That is the sum of left^T right over the steps; left: (..., N, O), right: (..., N, I).
+    """
+
+    def __init__(self, factor: Tensor, dtype: torch.dtype) -> None:
+        self.left: list[Tensor] = []
+        self.right: list[Tensor] = []
+        self.factor = factor  # keeps its key in the loop's table valid
+        self.anchor: Tensor = _Anchor.apply(factor, self, dtype)  # type: ignore[no-untyped-call]
+        self._onward: PackedWeight | None = None
+        self._back: PackedWeight | None = None
+
+    def onward(self) -> PackedWeight:
+        """A weight (O, I) for the steps."""
+        if self._onward is None:
+            self._onward = PackedWeight(self.anchor)
+        return self._onward
+
+    def back(self) -> PackedWeight:
+        """A weight transposed, (I, O), for their backward passes."""
+        if self._back is None:
+            self._back = PackedWeight(self.anchor.t())
+        return self._back
+
+    def forward_over(self) -> None:
+        """No step comes any more."""
+        self._onward = None
+
+    def note(self, left: Tensor, right: Tensor) -> None:
+        """What a step adds to the gradient."""
+        self.left.append(left)
+        self.right.append(right)
+
+    def gradient(self) -> Tensor:
+        """That of all steps. What was noted goes."""
+        product = torch.cat(self.left, -2).transpose(-2, -1) @ torch.cat(self.right, -2)
+        self.left.clear()
+        self.right.clear()
+        self._back = None
+        return product
 
 
 class _Anchor(torch.autograd.Function):
-    """Stands between the weight and all its uses, in the precision of products; its backward runs after theirs."""
+    """Stands between a factor and all its uses, in the precision of products; its backward runs after theirs."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, gathered: _Gathered, dtype: torch.dtype) -> Tensor:
-        ctx.gathered, ctx.dtype = gathered, weight.dtype
+    def forward(ctx: Any, factor: Tensor, gathered: _Gathered, dtype: torch.dtype) -> Tensor:
+        ctx.gathered, ctx.dtype = gathered, factor.dtype
         ctx.set_materialize_grads(False)
-        return weight.view_as(weight) if dtype == weight.dtype else weight.to(dtype)
+        return factor.view_as(factor) if dtype == factor.dtype else factor.to(dtype)
 
     @staticmethod
     def backward(ctx: Any, _: Tensor | None) -> tuple[Tensor | None, None, None]:
         gathered: _Gathered = ctx.gathered
-        if not gathered.inputs:
+        if not gathered.left:
             return None, None, None
-        product = torch.cat(gathered.gradients).t() @ torch.cat(gathered.inputs)
-        gathered.inputs.clear()
-        gathered.gradients.clear()
-        return product.to(ctx.dtype), None, None
+        return gathered.gradient().to(ctx.dtype), None, None
 
 
 class _Step(torch.autograd.Function):
@@ -58,30 +91,76 @@ class _Step(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, anchor: Tensor, added: Tensor, gathered: _Gathered) -> Tensor:
         ctx.dtype, x = x.dtype, x.to(anchor.dtype)
-        ctx.save_for_backward(x, anchor)
+        ctx.save_for_backward(x, anchor)  # the anchor, so that torch sees to its not being changed in between
         ctx.gathered = gathered
         ctx.reduced = added.dim() == 1
-        if anchor.dtype == gathered.weight.dtype:
-            return torch.addmm(added, x, anchor.t())
-        return added + torch.mm(x, anchor.t())
+        if anchor.dtype == gathered.factor.dtype:
+            return gathered.onward().product(x, added)
+        return added + gathered.onward().product(x)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor, None]:
-        x, anchor = ctx.saved_tensors
-        rounded = gradient.to(anchor.dtype)
-        ctx.gathered.inputs.append(x)
-        ctx.gathered.gradients.append(rounded)
-        return (rounded @ anchor).to(ctx.dtype), None, gradient.sum(0) if ctx.reduced else gradient, None
+        x, _ = ctx.saved_tensors
+        rounded = gradient.to(x.dtype)
+        ctx.gathered.note(rounded, x)
+        back = ctx.gathered.back().product(rounded).to(ctx.dtype)
+        return back, None, gradient.sum(0) if ctx.reduced else gradient, None
+
+
+class _Energies(torch.autograd.Function):
+    """queries (..., T, K) @ anchor (..., S, K)^T."""
+
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, anchor: Tensor, gathered: _Gathered) -> Tensor:
+        ctx.save_for_backward(queries, anchor)
+        ctx.gathered = gathered
+        return torch.matmul(queries, anchor.transpose(-2, -1))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        queries, anchor = ctx.saved_tensors
+        ctx.gathered.note(gradient, queries)
+        return torch.matmul(gradient, anchor), None, None
+
+
+class _Contexts(torch.autograd.Function):
+    """weights (..., T, S) @ anchor (..., S, V)."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, anchor: Tensor, gathered: _Gathered) -> Tensor:
+        ctx.save_for_backward(weights, anchor)
+        ctx.gathered = gathered
+        return torch.matmul(weights, anchor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        weights, anchor = ctx.saved_tensors
+        ctx.gathered.note(weights, gradient)
+        return torch.matmul(gradient, anchor.transpose(-2, -1)), None, None
 
 
 @contextmanager
 def gathered() -> Iterator[None]:
-    """Inside, `linear` gathers weight gradients until the loop's backward pass is over."""
-    token = _loop.set({})
+    """Inside, gradients of weights and memory are gathered until the loop's backward pass is over."""
+    loop: _Loop = {}
+    token = _loop.set(loop)
     try:
         yield
     finally:
         _loop.reset(token)
+        for factor in loop.values():
+            factor.forward_over()
+
+
+def _of_loop(factor: Tensor, dtype: torch.dtype) -> _Gathered | None:
+    """Where the loop notes what a factor's gradient needs; None outside of a loop. Views of one tensor share it."""
+    loop = _loop.get()
+    if loop is None or not torch.is_grad_enabled():
+        return None
+    key = factor.data_ptr(), factor.shape, factor.stride()
+    if key not in loop:
+        loop[key] = _Gathered(factor, dtype)
+    return loop[key]
 
 
 def at_once(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -94,19 +173,40 @@ def linear(x: Tensor, weight: Tensor | FixedWeight, added: Tensor | None = None)
     """x (..., I) times weight (O, I) transposed, plus `added` (a bias (O,), or (..., O)). Gathered in `gathered()`."""
     if isinstance(weight, FixedWeight):
         return weight.product(x, added)
-    loop = _loop.get()
     half = torch.is_autocast_enabled(x.device.type)
     # gathering pays on a CPU; a GPU's autocast picks dtypes inside F.linear
-    if loop is None or not torch.is_grad_enabled() or (half and x.device.type != "cpu"):
+    dtype = torch.get_autocast_dtype("cpu") if half else weight.dtype
+    gathered_weight = None if half and x.device.type != "cpu" else _of_loop(weight, dtype)
+    if gathered_weight is None:
         if added is None or added.dim() == 1:
             return F.linear(x, weight, added)
         return F.linear(x, weight) + added
-    if id(weight) not in loop:
-        loop[id(weight)] = _Gathered(weight, torch.get_autocast_dtype("cpu") if half else weight.dtype)
-    gathered_weight = loop[id(weight)]
     rows = x.reshape(-1, x.size(-1))
     if added is None:
         added = weight.new_zeros(weight.size(0))
     elif added.dim() > 1:
         added = added.reshape(-1, weight.size(0))
     return _Step.apply(rows, gathered_weight.anchor, added, gathered_weight).view(*x.shape[:-1], weight.size(0))  # type: ignore[no-any-return, no-untyped-call]
+
+
+def energies(queries: Tensor, keys: Tensor) -> Tensor:
+    """queries (B, H, T, K) times keys (B, H, S, K) transposed: (B, H, T, S). Gathered in `gathered()`."""
+    memory = _memory(queries, keys)
+    if memory is None:
+        return torch.matmul(queries, keys.transpose(-2, -1))
+    return _Energies.apply(queries, memory.anchor, memory)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def contexts(weights: Tensor, values: Tensor) -> Tensor:
+    """weights (B, H, T, S) times values (B, H, S, V): (B, H, T, V). Gathered in `gathered()`."""
+    memory = _memory(weights, values)
+    if memory is None:
+        return torch.matmul(weights, values)
+    return _Contexts.apply(weights, memory.anchor, memory)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _memory(x: Tensor, memory: Tensor) -> _Gathered | None:
+    """Where products with a memory are noted: on a CPU, in one precision."""
+    if not memory.requires_grad or memory.device.type != "cpu" or x.dtype != memory.dtype:
+        return None
+    return None if torch.is_autocast_enabled("cpu") else _of_loop(memory, memory.dtype)

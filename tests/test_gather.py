@@ -5,7 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from s2s import gather
-from s2s.gather import gathered, linear
+from s2s.gather import contexts, energies, gathered, linear
+from s2s.products import PackedWeight
 
 STEPS = 4
 
@@ -44,6 +45,81 @@ def test_values_and_gradients_are_those_of_plain_maps():
     wanted, made = torch.autograd.grad(expected, given, outer), torch.autograd.grad(found, given, outer)
     for one, other in zip(made, wanted, strict=True):
         torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
+
+
+def reading(query, keys, values, *, heads=1):
+    """A loop that asks a memory (B, S, D) for its next query, with a view of it made anew at each step."""
+    asked, found = query, []
+    for _ in range(STEPS):
+        by_head = [part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (asked, keys, values)]
+        weights = torch.softmax(energies(by_head[0], by_head[1]), -1)
+        asked = torch.tanh(contexts(weights, by_head[2]).transpose(1, 2).flatten(2)) + asked
+        found.append(asked)
+    return torch.cat(found, 1)
+
+
+def memory():
+    return leaf(3, 1, 6), leaf(3, 5, 6), leaf(3, 5, 6, seed=1)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("shared", [False, True], ids=["apart", "shared"])
+def test_a_memory_gets_the_gradients_of_plain_products(heads, shared):
+    query, keys, values = memory()
+    given = (query, keys, keys if shared else values)
+    expected = reading(*given, heads=heads)
+    with gathered():
+        found = reading(*given, heads=heads)
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
+    outer = torch.randn_like(expected)
+    leaves = given[:2] if shared else given
+    wanted, made = torch.autograd.grad(expected, leaves, outer), torch.autograd.grad(found, leaves, outer)
+    for one, other in zip(made, wanted, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
+
+
+def test_a_memory_is_multiplied_once_whatever_the_steps(monkeypatch):
+    products = []
+    original = gather._Anchor.backward
+
+    def counted(ctx, gradient):
+        products.append(len(ctx.gathered.left))
+        return original(ctx, gradient)
+
+    monkeypatch.setattr(gather._Anchor, "backward", staticmethod(counted))
+    with gathered():
+        value = reading(*memory()).sum()
+    value.backward()
+    assert products == [STEPS, STEPS]
+
+
+def test_a_memory_without_gradient_is_read_plainly():
+    query, keys, values = memory()
+    with gathered():
+        value = reading(query, keys.detach(), values).sum()
+        assert len(gather._loop.get()) == 1
+    wanted = torch.autograd.grad(reading(query, keys.detach(), values).sum(), (query, values))
+    for one, other in zip(torch.autograd.grad(value, (query, values)), wanted, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_weights_are_laid_out_once_a_loop_and_let_go(monkeypatch):
+    made = []
+    monkeypatch.setattr("s2s.products._WORTH_PACKING", 1)
+    monkeypatch.setattr(gather, "PackedWeight", lambda weight: made.append(weight) or PackedWeight(weight))
+    given = [part.detach().float().requires_grad_() for part in inputs()]
+    with gathered():
+        value = loop(linear, *given).sum()
+        (used,) = gather._loop.get().values()
+    assert len(made) == 1
+    assert used._onward is None
+    value.backward()
+    assert len(made) == 2
+    assert used._back is None
+    again = [part.detach().requires_grad_() for part in given]
+    loop(plain, *again).sum().backward()
+    for one, other in zip(given, again, strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-4)
 
 
 def test_gradcheck():
@@ -103,7 +179,7 @@ def test_the_weight_is_multiplied_once_whatever_the_steps(monkeypatch):
     original = gather._Anchor.backward
 
     def counted(ctx, gradient):
-        products.append(len(ctx.gathered.inputs))
+        products.append(len(ctx.gathered.left))
         return original(ctx, gradient)
 
     monkeypatch.setattr(gather._Anchor, "backward", staticmethod(counted))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from s2s.attention.align import Alignment, SoftAlignment
-from s2s.attention.functional import merge_heads, split_heads, weighted_sum
+from s2s.attention.functional import merge_heads, split_heads
 from s2s.attention.kernels import usable
 from s2s.attention.keyvalue import KeyValue
 from s2s.attention.normalise import Normaliser
@@ -20,7 +20,7 @@ from s2s.attention.options import Options
 from s2s.attention.score import AdditiveScore, Score, check_heads
 from s2s.dropout import Dropout
 from s2s.errors import NonFiniteError, UsageError
-from s2s.gather import linear
+from s2s.gather import contexts, linear
 from s2s.types import AttentionOutput, Encoded, Memory, State
 
 
@@ -183,8 +183,8 @@ class ScoredAttention(Attention):
         self, weights: Tensor, memory: Memory, state: State, aux: dict[str, Tensor], need_weights: bool
     ) -> AttentionOutput:
         """Weights (B, H, T, S) to the output."""
-        contexts = weighted_sum(self.dropout(weights).to(memory.values.dtype), self.by_head(memory.values))
-        context = merge_heads(contexts)
+        found = contexts(self.dropout(weights).to(memory.values.dtype), self.by_head(memory.values))
+        context = merge_heads(found)
         if self.mix is not None:
             context = self.mix(context)
             if need_weights:

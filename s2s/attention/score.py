@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from s2s.attention.functional import additive_energies, split_heads
 from s2s.errors import ConfigError
-from s2s.gather import at_once, linear
+from s2s.gather import at_once, energies, linear
 
 ScoreName = Literal["additive", "additive_normed", "concat", "dot", "scaled_dot", "general"]
 
@@ -125,7 +125,7 @@ class DotScore(Score):
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
         """Energies (B, H, T, S)."""
         queries = split_heads(query * self.scale if self.scale != 1.0 else query, self.heads)
-        return torch.matmul(queries, keys.transpose(2, 3))
+        return energies(queries, keys)
 
 
 class GeneralScore(DotScore):
