@@ -167,7 +167,7 @@ def decoding(peer: Peer, shape: Shape, corpus: Corpus, folder: Path, python: Pat
 
 
 def _folder(name: str) -> str:
-    """A name without what a path in some toolkit's config had better not have."""
+    """A name as a folder that stands in a toolkit's config or command: Hydra takes a comma for a list."""
     return re.sub(r"[^\w.-]+", "-", name)
 
 

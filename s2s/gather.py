@@ -198,7 +198,7 @@ def energies(queries: Tensor, keys: Tensor) -> Tensor:
 
 
 def contexts(weights: Tensor, values: Tensor) -> Tensor:
-    """weights (B, H, T, S) times values (B, H, S, V): (B, H, T, V). Gathered in `gathered()`."""
+    """c_i = sum_j a_ij v_j: weights (B, H, T, S) times values (B, H, S, V), (B, H, T, V). Gathered in `gathered()`."""
     memory = _memory(weights, values)
     if memory is None:
         return torch.matmul(weights, values)

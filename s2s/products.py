@@ -64,11 +64,6 @@ class PackedWeight(FixedWeight):
         if worth and _has("mkldnn._reorder_linear_weight"):
             self._packed = torch.ops.mkldnn._reorder_linear_weight(self._plain)
 
-    @property
-    def is_packed(self) -> bool:
-        """Whether it has a layout of its own."""
-        return self._packed is not None
-
     def rows(self, ids: Tensor) -> PackedWeight:
         """The weight of some rows alone, (N, I)."""
         return PackedWeight(self._plain[ids])

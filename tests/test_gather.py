@@ -11,6 +11,20 @@ from s2s.products import PackedWeight
 STEPS = 4
 
 
+@pytest.fixture
+def products(monkeypatch):
+    """How many uses each product stands for that is taken for a gradient, in their order."""
+    found = []
+    original = gather._Anchor.backward
+
+    def counted(ctx, gradient):
+        found.append(len(ctx.gathered.left))
+        return original(ctx, gradient)
+
+    monkeypatch.setattr(gather._Anchor, "backward", staticmethod(counted))
+    return found
+
+
 def leaf(*shape, seed=0):
     generator = torch.Generator().manual_seed(seed + sum(shape))
     return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
@@ -78,15 +92,7 @@ def test_a_memory_gets_the_gradients_of_plain_products(heads, shared):
         torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
 
 
-def test_a_memory_is_multiplied_once_whatever_the_steps(monkeypatch):
-    products = []
-    original = gather._Anchor.backward
-
-    def counted(ctx, gradient):
-        products.append(len(ctx.gathered.left))
-        return original(ctx, gradient)
-
-    monkeypatch.setattr(gather._Anchor, "backward", staticmethod(counted))
+def test_a_memory_is_multiplied_once_whatever_the_steps(products):
     with gathered():
         value = reading(*memory()).sum()
     value.backward()
@@ -173,16 +179,8 @@ def test_what_needs_no_gradient_gets_none(frozen):
         torch.testing.assert_close(one, other)
 
 
-def test_the_weight_is_multiplied_once_whatever_the_steps(monkeypatch):
+def test_the_weight_is_multiplied_once_whatever_the_steps(products):
     """The point of it: one product for the weight's gradient instead of one for each use."""
-    products = []
-    original = gather._Anchor.backward
-
-    def counted(ctx, gradient):
-        products.append(len(ctx.gathered.left))
-        return original(ctx, gradient)
-
-    monkeypatch.setattr(gather._Anchor, "backward", staticmethod(counted))
     with gathered():
         value = loop(linear, *inputs()).sum()
     value.backward()

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bench.measure import Measured
 from bench.peers.base import BEAMS, EVERY, THREADS, Corpus, Shape, number_in
+from s2s.train.precision import matrix_units
 
 _SHAPES = Path(__file__).resolve().parents[1] / "shapes"
 _LOOP = Path(__file__).with_name("itself_loop.py")
@@ -66,7 +65,7 @@ class S2SInHalf(S2S):
 
     def __init__(self) -> None:
         super().__init__(self.name)
-        if not torch.cpu.get_capabilities().get("amx_bf16"):
+        if not matrix_units():
             self.shapes = ()
 
 

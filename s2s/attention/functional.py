@@ -97,9 +97,3 @@ def lengths_of(mask: Tensor) -> Tensor:
     """How far the real positions of a mask (B, S) reach: (B,) int64, the place after the last; 0 for an empty row."""
     places = torch.arange(1, mask.size(1) + 1, device=mask.device)
     return (mask * places).amax(1) if mask.size(1) else mask.sum(1)
-
-
-def weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
-    """Context c_i = sum_j a_ij v_j. weights: (B, H, T, S); values: (B, H, S, V). Returns (B, H, T, V)."""
-    contexts = torch.bmm(weights.flatten(0, 1), values.flatten(0, 1))
-    return contexts.view(*weights.shape[:2], *contexts.shape[1:])

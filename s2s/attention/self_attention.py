@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s2s.attention.functional import masked_softmax, merge_heads, split_heads, weighted_sum
+from s2s.attention.functional import masked_softmax, merge_heads, split_heads
 from s2s.attention.normalise import Normaliser, NormaliserName
 from s2s.attention.options import probability, whole
 from s2s.attention.score import ScoreName, make_score
 from s2s.dropout import Dropout
 from s2s.errors import ConfigError
+from s2s.gather import contexts
 from s2s.types import State
 
 _GROUP = "self_attention"
@@ -94,14 +95,14 @@ class MultiHead(SelfAttention):
         new, total = x.size(1), keys.size(2)
         seen = _causal(new, total, x.device) if causal and new > 1 else None
         if self.fused and not need_weights:
-            contexts = self._kernel(query, keys, values, seen, mask)
-            return SelfAttentionOutput(self.mix(merge_heads(contexts)), None, (keys, values))
+            found = self._kernel(query, keys, values, seen, mask)
+            return SelfAttentionOutput(self.mix(merge_heads(found)), None, (keys, values))
         allowed = x.new_ones(1, 1, 1, total, dtype=torch.bool) if seen is None else seen
         if mask is not None:
             allowed = allowed & mask[:, None, None]
         weights = self.normaliser(self.score(query, keys), allowed)
-        contexts = weighted_sum(self.dropout(weights).to(values.dtype), values)
-        return SelfAttentionOutput(self.mix(merge_heads(contexts)), weights if need_weights else None, (keys, values))
+        found = contexts(self.dropout(weights).to(values.dtype), values)
+        return SelfAttentionOutput(self.mix(merge_heads(found)), weights if need_weights else None, (keys, values))
 
     def _kernel(self, query: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None, mask: Tensor | None) -> Tensor:
         """Contexts (B, H, T, d) by torch's kernel, whose masks are True = may attend too."""
@@ -116,8 +117,8 @@ class MultiHead(SelfAttention):
             )
         allowed = mask[:, None, None] if seen is None else seen & mask[:, None, None]
         alive = allowed.any(-1, keepdim=True)  # a position that may see nothing looks at everything, and gets zeros
-        contexts = F.scaled_dot_product_attention(queries, keys, values, allowed | ~alive, dropped)
-        return contexts.masked_fill(~alive, 0.0)
+        found = F.scaled_dot_product_attention(queries, keys, values, allowed | ~alive, dropped)
+        return found.masked_fill(~alive, 0.0)
 
 
 class PastAttention(SelfAttention):
@@ -162,7 +163,7 @@ class PastAttention(SelfAttention):
         if mask is not None:
             seen = seen & mask[:, None, None]
         weights = masked_softmax(self.score(query, keys), seen)
-        output = merge_heads(weighted_sum(weights.to(values.dtype), values))
+        output = merge_heads(contexts(weights.to(values.dtype), values))
         kept = slice(0 if self.window is None else max(0, total - self.window), total)
         return SelfAttentionOutput(output, weights if need_weights else None, (keys[:, :, kept], values[:, :, kept]))
 
@@ -196,7 +197,7 @@ class TapeAttention(nn.Module):
         query = torch.cat([x, state.summary.to(x.dtype)], 1).unsqueeze(1)
         energies = self.score(query, state.keys)
         weights = masked_softmax(energies, torch.ones_like(energies, dtype=torch.bool))
-        hidden, cell = weighted_sum(weights.to(state.tape.dtype), state.tape).flatten(1).chunk(2, 1)
+        hidden, cell = contexts(weights.to(state.tape.dtype), state.tape).flatten(1).chunk(2, 1)
         return hidden, cell
 
     def write(self, state: TapeState, summary: Tensor, hidden: Tensor, cell: Tensor) -> TapeState:

@@ -33,8 +33,8 @@ def with_fixed_weights(model: Seq2Seq, precision: Precision) -> Seq2Seq:
     """A copy of a model on a CPU, for decoding; what isn't fixed is shared.
 
     Fixed are its torch.nn.Linear, the steps of recurrent layers, and the parameters that a module names in
-    `step_weights` because it gives them to `s2s.gather.linear`. Not so embeddings, norms, biases, and layers that run a
-    whole sequence by one fused call. Raises UsageError where torch has no products of this precision.
+    `step_weights` because it gives them to `s2s.gather.linear`. Not so embeddings, norms, biases, and recurrent layers
+    where they run a whole sequence by one fused call. Raises UsageError where torch has no products of this precision.
     """
     kind = FIXED[precision]
 

@@ -16,6 +16,7 @@ from s2s.products import FixedWeight
 
 Cell = Literal["lstm", "gru"]
 CellState = tuple[Tensor, ...]  # LSTM: (h, c), GRU: (h,); each (B, H)
+# Of the gates (None for a GRU whose input is all known before), and of a GRU's own state (None for an LSTM).
 StepWeights = tuple[Tensor | FixedWeight | None, Tensor | FixedWeight | None]
 
 

@@ -27,12 +27,17 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     return torch.autocast(device.type, torch.bfloat16) if half else nullcontext()
 
 
+def matrix_units() -> bool | None:
+    """Whether this processor has matrix units for bf16 (AMX); None where torch, being old, can't say."""
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(known.get("amx_bf16")) if known else None
+
+
 def prepare_half(device: torch.device, precision: Precision) -> str:
     """To be called before the first product. What the user should know of this choice; empty for nothing."""
     if device.type != "cpu" or chosen(device, precision) != "bf16":
         return ""
     os.environ.setdefault(_CACHE, _KEPT)
-    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in the oldest torch
-    if known and not known.get("amx_bf16"):
+    if matrix_units() is False:
         return "this processor has no matrix units for bf16 (AMX): trainer.precision=float32 is faster"
     return ""

@@ -34,6 +34,12 @@ def _added_product(added: Any, left: Sequence[int], right: Sequence[int], *_: An
     return 2 * left[0] * left[1] * right[1]
 
 
+def _packed_product(inputs: Sequence[int], second: Sequence[int], third: Any, *_: Any, **__: Any) -> int:
+    """Operations of a product by a packed weight (O, I): the second argument, or the third after something to add."""
+    weight = third if isinstance(third, torch.Size) and len(third) == 2 else second
+    return 2 * math.prod(inputs) * weight[0]
+
+
 def _attended(query: Sequence[int], key: Sequence[int], *_: Any, **__: Any) -> int:
     """Operations of torch's fused attention on a CPU: energies and contexts."""
     batch, heads, steps, size = query
@@ -69,6 +75,8 @@ _UNKNOWN = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attended,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attended_backward,
 }
+if hasattr(torch.ops.mkldnn, "_linear_pointwise"):  # not in every build
+    _UNKNOWN[torch.ops.mkldnn._linear_pointwise] = _packed_product
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import pytest
 
 from bench import page, speed
 from bench.measure import measure
+from bench.peers import itself
 from bench.peers.base import SHAPES, Corpus
 from s2s import app
 
@@ -80,6 +81,17 @@ def test_every_toolkit_has_settings_of_every_shape(shape, tmp_path):
             made = app.compose(command[4], command[5:])
             assert made.trainer.steps == shape.updates
             assert made.attention.name == (shape.attention or "multihead")
+            assert shape.attention is None or made.decoder.options.get("input_feed", True) == shape.feed
+
+
+def test_half_is_measured_where_there_are_matrix_units(monkeypatch, tmp_path):
+    for units in (True, False, None):
+        monkeypatch.setattr(itself, "matrix_units", lambda units=units: units)
+        half = itself.S2SInHalf()
+        assert bool(half.shapes) == bool(units)
+        assert not half.beams
+        command = half.train(SHAPES[0], Corpus(tmp_path), tmp_path, tmp_path / "python")
+        assert app.compose(command[4], command[5:]).trainer.precision == "bf16"
 
 
 def test_a_decoding_counts_only_with_outputs_of_the_asked_length(tmp_path, monkeypatch):

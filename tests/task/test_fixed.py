@@ -27,7 +27,7 @@ def test_outputs_are_those_of_the_model_itself(attention, decoder, all_packed):
     one = dataclasses.replace(trained(attention, decoder))
     packed = [value for part in one.ready().modules() for value in vars(part).values() if type(value) is PackedWeight]
     assert packed
-    assert all(weight.is_packed for weight in packed)
+    assert all(weight._packed is not None for weight in packed)
     fast = Generator([one], SearchConfig(**SEARCH))(lines())
     plain = dataclasses.replace(one)
     plain._ready["float32"] = one._ready["float32"][0], one.model

@@ -55,6 +55,12 @@ def test_operations_of_a_recurrent_model_are_those_counted_by_hand():
     assert found["backward"] == 2 * 2 * (tokens * (encoder + step + energies_and_context + keys) + ROWS * bridge)
 
 
+def test_operations_of_weights_that_are_laid_out_are_those_of_plain_ones(monkeypatch):
+    plain = operations(profiled(*LSTM)[1])
+    monkeypatch.setattr("s2s.products._WORTH_PACKING", 1)
+    assert operations(profiled(*LSTM)[1]) == plain
+
+
 def test_operations_of_a_gru_that_is_made_of_plain_products_are_counted_once():
     _, profiler = profiled(*LSTM, "encoder=gru", "decoder=gru")
     assert operations(profiler)["encoder"] == 2 * ROWS * LENGTH * 2 * 3 * 4 * (4 + 4)
