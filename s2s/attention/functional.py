@@ -9,8 +9,9 @@ from torch import Tensor
 
 from s2s.activations import by_logistic, tanh_
 
-# Elements of the (B, T, S, A) tensor of additive attention that are held at once: 64 MB in float32.
-_CHUNK = 1 << 24
+# Elements of the (B, T, S, A) tensor of additive attention that are held at once: 64 MB in float32; and in a step of a
+# search, where nothing of it is kept, 1 MB, which a processor's cache holds.
+_CHUNK, _CACHED = 1 << 24, 1 << 18
 
 
 def masked_softmax(energies: Tensor, mask: Tensor) -> Tensor:
@@ -72,13 +73,28 @@ def additive_energies(query: Tensor, keys: Tensor, vector: Tensor) -> Tensor:
     """e_ij = v . tanh(q_i + k_j) in bounded memory. Shapes and source as in `additive_energies_plain`."""
     vector, keys = vector.to(query.dtype), keys.to(query.dtype)
     if not torch.is_grad_enabled() and query.size(1) == 1 and by_logistic(query):
-        # as `tanh_`, with its passes over the (B, S, A) tensor folded into those that are made anyway
-        squashed = torch.add(2 * query, keys, alpha=2).sigmoid_()
-        return (squashed @ (2 * vector)).sub_(vector.sum()).unsqueeze(1)
+        return _step_energies(query, keys, vector)
     if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):  # whose tanh and sums over few numbers are slow
         with torch.autocast("cpu", enabled=False):
             return additive_energies(query.float(), keys.float(), vector.float())
     return _AdditiveEnergies.apply(query, keys, vector)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _step_energies(query: Tensor, keys: Tensor, vector: Tensor) -> Tensor:
+    """Energies (B, 1, S) of one query a row, without gradient: a few rows at a time through memory that is used again.
+
+    As `tanh_`, with its passes over the (B, S, A) tensor folded into those that are made anyway.
+    """
+    batch, length, size = keys.shape
+    rows = max(1, _CACHED // max(1, length * size))
+    doubled, twice = 2 * query, 2 * vector
+    energies = query.new_empty(batch, length)
+    scratch = query.new_empty(min(rows, batch), length, size)
+    for start in range(0, batch, rows):
+        part = slice(start, start + rows)
+        squashed = torch.add(doubled[part], keys[part], alpha=2, out=scratch[: batch - start]).sigmoid_()
+        torch.mv(squashed.view(-1, size), twice, out=energies[part].view(-1))
+    return energies.sub_(vector.sum()).unsqueeze(1)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

@@ -7,6 +7,7 @@ are heuristics that rather miss a case than flag a good line; what they miss is 
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -25,6 +26,8 @@ LOOP_MAX_PERIOD = 50
 WORD_LOOP_REPEATS = 4
 WORD_LOOP_CHARACTERS = 30
 
+_ASCII_WORD = re.compile("[a-z0-9]+")
+
 # First and last code points of scripts written without blanks.
 _UNSPACED = (
     (0x0E00, 0x0EFF),  # Thai, Lao
@@ -39,6 +42,8 @@ _UNSPACED = (
 
 def units(text: str) -> list[str]:
     """The words of a text, without case, and the single characters of unspaced scripts; see the module."""
+    if text.isascii():  # the same, ten times as fast
+        return _ASCII_WORD.findall(text.lower())
     found: list[str] = []
     word: list[str] = []
     for character in unicodedata.normalize("NFC", text).casefold():

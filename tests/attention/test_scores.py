@@ -168,6 +168,15 @@ def test_bounded_energies_never_hold_more_than_a_chunk(monkeypatch):
         assert max(sizes) == expected
 
 
+@pytest.mark.parametrize("cached", [1, 2 * 4 * 3, 1 << 20])
+@pytest.mark.parametrize("shape", [(5, 1, 4, 3), (1, 1, 1, 1), (5, 1, 0, 3), (0, 1, 4, 3)], ids=str)
+def test_the_step_of_a_search_takes_energies_a_few_rows_at_a_time(monkeypatch, cached, shape):
+    monkeypatch.setattr(functional, "_CACHED", cached)
+    with torch.no_grad():
+        inputs = [one.float() for one in leaves(*shape)]
+        torch.testing.assert_close(additive_energies(*inputs), additive_energies_plain(*inputs), atol=1e-6, rtol=1e-6)
+
+
 def test_a_softmax_keeps_the_precision_it_is_given():
     energies = torch.randn(2, 3, 4, dtype=torch.float64)
     mask = torch.tensor([[True, True, True, False]])

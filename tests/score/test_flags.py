@@ -144,6 +144,11 @@ def test_units():
     assert units("!? \ud800 \x00 \u2028") == []
 
 
+@given(st.text(st.characters(max_codepoint=127), max_size=60))
+def test_units_of_ascii_are_those_of_any_text(text):
+    assert units(text) == units(f"{text} é")[:-1]
+
+
 def test_length_ratio():
     assert length_ratio("a b c d", "a b") == 0.5
     assert length_ratio("", "") == 1
