@@ -1,4 +1,4 @@
-"""Weights laid out once for many products on a CPU: in float32, or rounded to int8.
+"""Weights laid out once for many products: in float32 or rounded to int8 on a CPU, in bf16 on a GPU.
 
 A step loop multiplies a few rows by the same weights again and again. A plain product rearranges the weight each time
 for the processor; here that is done once. It pays where rows are few and weights large.
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from s2s.errors import UsageError
 
-Precision = Literal["float32", "int8"]  # of products while decoding on a CPU
+Precision = Literal["float32", "int8", "bf16"]  # of products while decoding; int8 on a CPU, bf16 on a GPU
 
 _WORTH_PACKING = 1 << 17  # numbers in a weight: below, what a packed product costs beside its work weighs more
 _LARGEST = 63  # of a weight
@@ -127,4 +127,26 @@ class Int8Weight(FixedWeight):
         return product.view(*x.shape[:-1], self.shape[0])
 
 
-FIXED: dict[Precision, type[FixedWeight]] = {"float32": PackedWeight, "int8": Int8Weight}
+class HalfWeight(FixedWeight):
+    """A weight rounded to bf16, as is what it is multiplied by; sums are float32, and so is the result."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__(weight)
+        self._half = weight.detach().to(torch.bfloat16)
+
+    def rows(self, ids: Tensor) -> HalfWeight:
+        """The weight of some rows alone, (N, I)."""
+        return HalfWeight(self._half[ids])
+
+    def product(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """As the contract says, in float32."""
+        rows = x.reshape(-1, x.size(-1)).to(torch.bfloat16)
+        if rows.device.type == "cuda":
+            product = torch.mm(rows, self._half.t(), out_dtype=torch.float32)
+        else:  # the same numbers, to compare with
+            product = rows.float() @ self._half.t().float()
+        product = product.view(*x.shape[:-1], self.shape[0])
+        return product if added is None else product.add_(added)
+
+
+FIXED: dict[Precision, type[FixedWeight]] = {"float32": PackedWeight, "int8": Int8Weight, "bf16": HalfWeight}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,16 +11,23 @@ from torch import Tensor
 from s2s.types import State
 
 
-def select(state: State, rows: Tensor) -> State:
-    """Rows of a state or memory. rows: (N,) int64 indices, repeats allowed; every tensor (B, ...) becomes (N, ...).
-
-    Named tuples stay what they are.
-    """
+def mapped(state: State, change: Callable[[Tensor], Tensor]) -> State:
+    """The same structure with other tensors. Named tuples stay what they are."""
     if isinstance(state, Tensor):
-        return state.index_select(0, rows)
-    parts = [select(part, rows) for part in state]
+        return change(state)
+    parts = [mapped(part, change) for part in state]
     named: Any = type(state)
     return named(*parts) if hasattr(state, "_fields") else tuple(parts)
+
+
+def tensors(state: State) -> list[Tensor]:
+    """All tensors of a state or memory, in order."""
+    return [state] if isinstance(state, Tensor) else [one for part in state for one in tensors(part)]
+
+
+def select(state: State, rows: Tensor) -> State:
+    """Rows of a state or memory. rows: (N,) int64 indices, repeats allowed; every tensor (B, ...) becomes (N, ...)."""
+    return mapped(state, lambda one: one.index_select(0, rows))
 
 
 def concatenate(states: list[State]) -> State:

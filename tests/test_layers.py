@@ -21,7 +21,7 @@ ORDER = [
     ["s2s.errors"],
     ["s2s.types"],
     ["s2s.files", "s2s.paths"],
-    ["s2s.tensors", "s2s.registry", "s2s.state", "s2s.activations", "s2s.dropout", "s2s.products"],
+    ["s2s.tensors", "s2s.registry", "s2s.state", "s2s.activations", "s2s.dropout", "s2s.products", "s2s.recording"],
     ["s2s.gather"],
     ["s2s.text", "s2s.attention"],
     ["s2s.model"],

@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     changes = {
         "engine": args.engine,
         "precision": args.precision,
+        "graphs": args.graphs,
         **text.rerank_changes(args),
         **text.search_changes(args),
     }

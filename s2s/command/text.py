@@ -41,8 +41,14 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         default="float32",
-        choices=("float32", "int8"),
-        help="of the products (float32); int8: on a CPU only, rounded, and faster the wider a model is",
+        choices=("float32", "int8", "bf16"),
+        help="of the products (float32); rounded, and faster the wider a model is: int8 on a CPU, bf16 on a GPU",
+    )
+    parser.add_argument(
+        "--graphs",
+        default="auto",
+        choices=("auto", "off"),
+        help="on a GPU: steps as CUDA graphs, where the model allows it (auto)",
     )
 
 
@@ -183,6 +189,7 @@ def run_models(args: argparse.Namespace, requests: Iterable[Request], task: str 
         "overlong": args.overlong,
         "engine": getattr(args, "engine", "torch"),
         "precision": getattr(args, "precision", "float32"),
+        "graphs": getattr(args, "graphs", "auto"),
         **search_changes(args),
     }
     set_threads(args)

@@ -30,7 +30,7 @@ class FixedLinear(nn.Module):
 
 
 def with_fixed_weights(model: Seq2Seq, precision: Precision) -> Seq2Seq:
-    """A copy of a model on a CPU, for decoding; what isn't fixed is shared.
+    """A copy of a model, for decoding; what isn't fixed is shared.
 
     Fixed are its torch.nn.Linear, the steps of recurrent layers, and the parameters that a module names in
     `step_weights` because it gives them to `s2s.gather.linear`. Not so embeddings, norms, biases, and recurrent layers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,12 @@ from s2s.model.embedding import Embedding
 from s2s.model.features import SourceFeatures
 from s2s.model.hierarchy import SentenceLevel
 from s2s.model.selective import SelectiveGate
+from s2s.recording import MULTIPLE
 from s2s.state import select
-from s2s.types import UNK, Batch, DecoderOutput, Encoded, Feature, State, StepFunction, StepOutput
+from s2s.types import PAD, UNK, Batch, DecoderOutput, Encoded, Feature, State, StepFunction, StepOutput
+
+if TYPE_CHECKING:
+    from s2s.model.recorded import RecordedSteps
 
 Tie = Literal["none", "target", "all"]
 
@@ -156,11 +160,13 @@ def start_search(
     copies: Copies | None = None,
     words: int = 0,
     shortlist: tuple[Tensor, Tensor] | None = None,
+    steps: RecordedSteps | None = None,
 ) -> tuple[StepFunction, State]:
     """A step function and its first state (one row a source) for source ids (B, S). Call under `torch.no_grad`.
 
     words: that outputs shall have; 0: any. shortlist: ids (U,) of the tokens that are searched among, and whose they
-    are, (B, U) bool. Raises UsageError where the model can't be asked for a number.
+    are, (B, U) bool. steps: of this model, replayed where nothing is copied and no shortlist given. Raises UsageError
+    where the model can't be asked for a number.
     """
     if words and (model.features is None or model.features.length is None):
         raise UsageError(
@@ -170,12 +176,18 @@ def start_search(
             found=str(words),
             hint="--min-length and --max-length work with every model",
         )
+    replayed = steps if copies is None and shortlist is None else None
+    if replayed is not None:
+        source = F.pad(source, (0, -source.size(1) % MULTIPLE), value=PAD)
     memory, state = model.start(source, lengths, torch.full_like(lengths, words))
     among = None
     if shortlist is not None:
         ids, allowed = (one.to(source.device) for one in shortlist)
         among = Among(ids, _rows_of(model.output, ids), allowed)
-    step = step_function(model, memory, need_weights=need_weights, copies=copies, among=among)
+    if replayed is not None:
+        step = replayed.step_function(memory, need_weights=need_weights)
+    else:
+        step = step_function(model, memory, need_weights=need_weights, copies=copies, among=among)
     return step, select(state, torch.arange(source.size(0), device=source.device))
 
 

@@ -52,6 +52,12 @@ class CTranslate2Generator(Generator):
                 where="--engine ctranslate2",
                 hint="Leave it out, or take --engine torch",
             )
+        if precision == "bf16":
+            raise UsageError(
+                "CTranslate2 runs in float32 or int8",
+                where="--precision bf16",
+                hint="Leave it out, or take --engine torch",
+            )
         longest = max(self.limit + 1, config.limit(self.limit + 1))
         self._translator = load(trained, precision=precision, threads=torch.get_num_threads(), longest=longest)
         self._sources, self._targets = vocabulary(trained.source), vocabulary(trained.target)

@@ -19,7 +19,7 @@ from s2s.products import Precision
 from s2s.score.flags import line_flags
 from s2s.search import Constraints, SearchConfig, ensemble, search
 from s2s.search.shortlist import Shortlist, make_shortlist
-from s2s.task.searched import as_searched
+from s2s.task.searched import Graphs, as_searched
 from s2s.task.trained import Trained
 from s2s.text.batching import pad
 from s2s.text.copying import CopyIds
@@ -52,7 +52,8 @@ class Options:
 
     max_source: source tokens that the model takes at once; None: what it was trained with. title: outputs get the style
     of a title, see `s2s.text.lines.as_title`. window: records that are read before the first is written (they are
-    sorted by length among themselves). precision: of the products on a CPU, see `s2s.products`.
+    sorted by length among themselves). precision: of the products, see `s2s.products`. graphs: auto: steps are CUDA
+    graphs on a GPU where the model allows it.
     """
 
     batch_size: int = 64
@@ -62,12 +63,15 @@ class Options:
     title: bool = False
     window: int = 4096
     precision: Precision = "float32"
+    graphs: Graphs = "auto"
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise UsageError("--batch-size is out of range", expected="at least 1", found=str(self.batch_size))
         if self.overlong not in (None, *get_args(Overlong)):
             raise UsageError("unknown --overlong", expected=", ".join(get_args(Overlong)), found=str(self.overlong))
+        if self.graphs not in get_args(Graphs):
+            raise UsageError("unknown --graphs", expected=" or ".join(get_args(Graphs)), found=str(self.graphs))
 
 
 @dataclass
@@ -143,7 +147,9 @@ class Generator:
         self._rerank, self._shown = rerank, config.nbest
         if rerank is not None:  # among all that the search has found
             self.config = replace(config, nbest=max(config.nbest, draws) if config.sample else config.beam)
-        self._searched = [as_searched(trained, config, self.options.precision) for trained in self.models]
+        self._searched = [
+            as_searched(trained, config, self.options.precision, self.options.graphs) for trained in self.models
+        ]
         self.overlong = self.options.overlong or first.config.task.overlong
         trained_with = first.config.trainer.max_source
         self.limit = self.options.max_source or trained_with  # tokens, EOS not counted
@@ -283,15 +289,16 @@ class Generator:
         shortlist = self._shortlist(parts, constraints)
         if shortlist is not None:
             constraints = [shortlist.constraints(wanted) for wanted in constraints]
-        for trained, model in zip(self.models, self._searched, strict=True):
+        for trained, searched in zip(self.models, self._searched, strict=True):
             step, state = start_search(
-                model,
+                searched.model,
                 ids.to(trained.device),
                 lengths.to(trained.device),
                 need_weights=needed,
                 copies=copies,
                 words=self.config.words,
                 shortlist=shortlist,
+                steps=searched.steps,
             )
             steps.append(step)
             states.append(state)

@@ -15,6 +15,7 @@ from s2s.task.ctranslate2_engine import CTranslate2Generator
 from s2s.task.generate import Generator, Options, Request
 from s2s.task.keyword_first import KeywordFirst
 from s2s.task.rerank import Rerank, Reranker
+from s2s.task.searched import Graphs
 from s2s.task.stream import greedy, stream
 from s2s.task.trained import Trained, load_trained
 from s2s.types import Overlong, Result
@@ -70,19 +71,20 @@ class Model:
         task: str | None = None,
         engine: Engine = "torch",
         precision: Precision = "float32",
+        graphs: Graphs = "auto",
         **search: Any,
     ) -> Generator:
         """What turns requests into results; `search` are the fields of `SearchConfig` that differ from the model's.
 
         keyword_model: folder of a model that begins replies, see `s2s.task.keyword_first`. task: raises UsageError if
         the model was trained for another one. engine: see `s2s.task.ctranslate2_engine`. precision: see
-        `s2s.products`, and CTranslate2's own.
+        `s2s.products`, and CTranslate2's own. graphs: see `s2s.task.generate.Options`.
         """
         own = self.trained[0].config.task.name
         if task not in (None, own):
             raise UsageError(f"this model was trained for {own}", expected=f"a model for {task}")
         config = search_config(self.trained[0].config.search, search)
-        options = Options(batch_size, overlong, alignment=alignment, title=title)
+        options = Options(batch_size, overlong, alignment=alignment, title=title, graphs=graphs)
         if precision not in get_args(Precision):
             expected = " or ".join(get_args(Precision))
             raise UsageError("unknown precision", where=f"--precision {precision}", expected=expected)

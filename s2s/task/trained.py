@@ -54,16 +54,29 @@ class Trained:
         return {}
 
     def ready(self, precision: Precision = "float32") -> Seq2Seq:
-        """The model for decoding: on a CPU with weights laid out for its products, anew whenever they have changed.
+        """The model for decoding, with weights laid out for its products, anew whenever they have changed.
 
-        Raises UsageError where a precision can't be had.
+        In float32 on a GPU it is the model itself. Raises UsageError where a precision can't be had.
         """
+        if precision == "bf16" and self.device.type != "cuda":
+            raise UsageError(
+                "bf16 needs a GPU", where="--precision bf16", expected="--device cuda", hint="--precision int8"
+            )
         if self.device.type != "cpu" and precision == "float32":
             return self.model
-        weights = tuple((weight.data_ptr(), weight._version) for weight in self.model.parameters())
+        weights = self.weights()
         if self._ready.get(precision, ((), None))[0] != weights:
             self._ready[precision] = weights, with_fixed_weights(self.model, precision)
         return self._ready[precision][1]
+
+    def weights(self) -> tuple[tuple[int, int], ...]:
+        """Where each weight is and how often it was changed: another value wherever a weight is another one."""
+        return tuple((weight.data_ptr(), weight._version) for weight in self.model.parameters())
+
+    @functools.cached_property
+    def searched(self) -> dict[tuple[str, str], tuple[object, Any]]:
+        """What `s2s.task.searched` keeps of it, and for which weights."""
+        return {}
 
     @functools.cached_property
     def copier(self) -> Copier | None:

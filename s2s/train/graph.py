@@ -1,7 +1,6 @@
 """Updates at the speed of a GPU: recorded once for each shape of a batch and replayed, without waiting for the device.
 
-A recurrent decoder is hundreds of tiny operations, and launching them costs more than what they compute. A CUDA graph
-launches all of them at once, but always the same ones on the same memory. So batches are filled up to few shapes, what
+What is recorded runs on the same memory each time (`s2s.recording`). So batches are filled up to few shapes, what
 differs between updates stands in tensors on the device, and what an update saw stays there until `read` asks for it.
 `s2s.train.step.update` is the plain twin: the same weights, up to rounding.
 """
@@ -9,9 +8,9 @@ differs between updates stands in tensors on the device, and what an update saw 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from s2s.attention.base import Attention
 from s2s.attention.reweight import Reweighted
 from s2s.model.seq2seq import Seq2Seq
+from s2s.recording import MULTIPLE, Recorder, Work, recorded
 from s2s.tensors import persistent_buffers
 from s2s.text.batching import fill_to_shape
 from s2s.train.average import MovingAverage
@@ -27,52 +27,7 @@ from s2s.train.options import OptimConfig, TrainerConfig
 from s2s.train.precision import autocast
 from s2s.types import Batch
 
-MULTIPLE = 8  # lengths are padded to at least a multiple of it: fewer shapes, and sizes that tensor cores like
 MAX_GRAPHS = 64  # shapes that are recorded; batches of all others run operation by operation
-
-Work = Callable[[], None]
-
-
-class CaptureError(Exception):
-    """An update can't be recorded. Nothing was changed by the attempt; the message says why."""
-
-
-class Recorder(Protocol):
-    """Makes something that can be run again and again out of work on fixed tensors."""
-
-    def record(self, work: Work) -> Work:
-        """May run `work` some times first. Raises RuntimeError for work that can't be recorded."""
-
-
-class CudaRecorder:
-    """Records CUDA graphs that share one pool of memory: nothing in it outlives a replay, so they may overlap.
-
-    Follows "CUDA semantics: CUDA Graphs" of torch's documentation: some runs on a side stream, so that libraries have
-    chosen their kernels and workspaces, then capture on that stream.
-    """
-
-    WARM_UP = 2  # runs before capture
-
-    def __init__(self, device: torch.device) -> None:
-        self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self.pool = torch.cuda.graph_pool_handle()
-
-    def record(self, work: Work) -> Work:
-        """Run `work`, capture it, and give the replay."""
-        self.stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.stream):
-            for _ in range(self.WARM_UP):
-                work()
-        torch.cuda.current_stream().wait_stream(self.stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
-            work()
-        return graph.replay
-
-
-def recorder(device: torch.device) -> Recorder | None:
-    """What records on a device; None where there is nothing to gain."""
-    return CudaRecorder(device) if device.type == "cuda" else None
 
 
 def obstacle(model: Seq2Seq, config: OptimConfig) -> str:
@@ -210,6 +165,8 @@ class CapturedUpdates:
         if self._change is None or [id(one) for one in gradients] != [id(one) for one in self._changes]:
             self._change, self._changes = self._record(self._change_weights, self._spoil), gradients
         self._change()
+        # a replay goes past torch's counts, by which others know that what they made of a weight is out of date
+        torch.autograd.graph.increment_version(self._parameters)
 
     def read(self) -> Seen:
         """Wait for the device and take what it counted."""
@@ -287,10 +244,7 @@ class CapturedUpdates:
         with self._undone():
             if prepare is not None:
                 prepare()
-            try:
-                return self.recorder.record(work)
-            except RuntimeError as error:
-                raise CaptureError(str(error).strip().split("\n")[0]) from error
+            return recorded(self.recorder, work)
 
     @contextmanager
     def _undone(self) -> Iterator[None]:

@@ -19,12 +19,13 @@ import torch
 
 from s2s.errors import DataError, RunError
 from s2s.model.seq2seq import Seq2Seq
+from s2s.recording import CaptureError
 from s2s.tensors import persistent_buffers
 from s2s.text.plan import BatchPlan, Epoch
 from s2s.train import checkpoint
 from s2s.train.average import MovingAverage, mean
 from s2s.train.display import Display
-from s2s.train.graph import CapturedUpdates, CaptureError
+from s2s.train.graph import CapturedUpdates
 from s2s.train.log import RunLog
 from s2s.train.options import OptimConfig, TrainerConfig
 from s2s.train.profile import Profiler, part

@@ -6,9 +6,10 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from s2s.errors import RunError
+from s2s.recording import CaptureError, recorder
 from s2s.text.plan import BatchPlan
 from s2s.train.display import Display
-from s2s.train.graph import CapturedUpdates, CaptureError, obstacle, recorder
+from s2s.train.graph import CapturedUpdates, obstacle
 from s2s.train.log import RunLog
 
 if TYPE_CHECKING:

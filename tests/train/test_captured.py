@@ -5,15 +5,17 @@ import math
 
 import pytest
 import torch
+from replay import ReplayingRecorder, as_on_a_gpu  # noqa: F401
 from test_resume import Killed, assert_same, everything, stop_at
 from torch import nn
 from train_toys import OPTIM, TRAINER, VOCABULARY, Session, corpus, tiny
 
 from s2s.errors import RunError
+from s2s.recording import CaptureError, CudaRecorder
 from s2s.text.batching import Example, collate
 from s2s.train import checkpoint, graph, recorded
 from s2s.train.average import MovingAverage
-from s2s.train.graph import CapturedUpdates, CaptureError, CudaRecorder, padding_multiple
+from s2s.train.graph import CapturedUpdates, padding_multiple
 from s2s.train.step import make_optimizer, update
 
 BUDGET = dataclasses.replace(TRAINER, batch_tokens=64)
@@ -317,6 +319,48 @@ def test_bad_steps_end_a_recorded_run_at_the_next_log_line(tmp_path, eager):
         one.fit()
     assert [event["updates"] for event in one.events("skip")] == [5, 5]
     assert one.run.position.skipped == 10
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_what_is_replayed_equals_plain_updates(name):
+    """No line of Python runs anew: what an update needs of the outside reaches it through its tensors alone."""
+    optim = dataclasses.replace(OPTIM, name=name, clip=0.1, eps=1e-4)
+    models, optimizers, averages, captured = pair(optim, recorder=ReplayingRecorder())
+    for number in range(5):
+        parts, rate = batches(1, 4, 3, start=2 * number), 0.01 / (1 + number)
+        plain(models[0], parts, optimizers[0], averages[0], optim, rate=rate, number=number)
+        captured.update(parts, rate=rate, number=number)
+        same(models, optimizers, averages)
+    assert captured.recorder.replayed > captured.recorder.recorded >= 2
+
+
+def test_what_is_made_of_weights_is_made_anew_after_a_replay():
+    """A graph changes weights without torch's counting it."""
+
+    class Uncounted(EagerRecorder):
+        def record(self, work):
+            super().record(work)
+
+            def replay():
+                counts = [one._version for one in parameters]
+                work()
+                torch._C._autograd._unsafe_set_version_counter(parameters, counts)
+
+            return replay
+
+    recorder = Uncounted()
+    models, _, _, captured = pair(OPTIM, recorder=recorder, double=False)
+    parameters = tuple(models[1].parameters())
+    for number in range(4):
+        captured.update(batches(8), rate=0.1, number=number)
+        with torch.no_grad():
+            fresh = tiny(0.0, input_feed=False)
+            fresh.decoder.readout_embedding = Spoiler(fresh.decoder.readout_embedding)
+            fresh.load_state_dict(models[1].state_dict())
+            kept, made = (model.eval().decoder.layers[0].recurrence(0)[0] for model in (models[1], fresh))
+        models[1].train()
+        torch.testing.assert_close(kept, made)
 
 
 @CUDA

@@ -1,0 +1,135 @@
+"""Steps of a search at the speed of a GPU: recorded once for each shape, and replayed search after search.
+
+The plain twin is `s2s.model.seq2seq.step_function`: the same numbers, up to rounding.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from s2s.model.seq2seq import Seq2Seq, step_function
+from s2s.recording import CaptureError, Recorder, Work, recorded
+from s2s.state import mapped, select, tensors
+from s2s.types import State, StepFunction, StepOutput
+
+MAX_STEPS = 128  # shapes that are recorded; steps of all others run operation by operation
+_FEW = 64  # rows up to which their number is filled up to a power of two, and from which on to a multiple of it
+
+_Key = tuple[Any, ...]
+
+
+@dataclass
+class _Recorded:
+    """A step on fixed tensors, of as many rows as `tokens` has. Rows beyond those of a search are left as they are."""
+
+    tokens: Tensor
+    state: State
+    memory: Any
+    output: State  # log-probabilities, state, weights or ()
+    work: Work
+    holds: tuple[object, Tensor] | None = None  # the search, and the source rows, whose memory this is
+
+
+class RecordedSteps:
+    """The steps of one model whose state doesn't grow. Searches may take turns, also from several threads.
+
+    A shape is recorded when it comes the second time. off: why nothing is recorded any more; empty while it is.
+    """
+
+    def __init__(self, model: Seq2Seq, recorder: Recorder) -> None:
+        self.model, self.recorder = model, recorder
+        self.off = ""
+        if model.copy is not None:
+            self._go_plain("what can be copied differs from batch to batch")
+        self._works: dict[_Key, _Recorded] = {}
+        self._met: Counter[_Key] = Counter()
+        self._lock = threading.Lock()
+
+    def step_function(self, memory: Any, *, need_weights: bool) -> StepFunction:
+        """As `s2s.model.seq2seq.step_function`, for a model that doesn't copy and its whole vocabulary."""
+        search = object()
+        plain = step_function(self.model, memory, need_weights=need_weights)
+        shapes = [one.shape[1:] for one in tensors(memory)]
+
+        def step(tokens: Tensor, state: State, rows: Tensor) -> StepOutput:
+            if self.off:
+                return plain(tokens, state, rows)
+            size = _filled(tokens.size(0))
+            widths = [one.shape[1:] for one in tensors(state)]
+            key = (size, need_weights, *shapes, *widths)
+            with self._lock:
+                found = self._works.get(key)
+                if found is None and self._is_due(key):
+                    found = self._record(size, state, select(memory, rows), need_weights)
+                    if found is not None:
+                        self._works[key] = found
+                if found is not None:
+                    if found.holds is None or found.holds[0] is not search or not torch.equal(found.holds[1], rows):
+                        _fill(found.memory, select(memory, rows))
+                        found.holds = search, rows.clone()  # a search may change its own in place
+                    return _run(found, tokens, state)
+            output = plain(tokens, state, rows)
+            if widths != [one.shape[1:] for one in tensors(output.state)]:
+                self._go_plain("the decoder's state grows with what is written")
+            return output
+
+        return step
+
+    def _is_due(self, key: _Key) -> bool:
+        self._met[key] += 1
+        return self._met[key] > 1 and len(self._works) < MAX_STEPS
+
+    def _record(self, size: int, state: State, memory: Any, need_weights: bool) -> _Recorded | None:
+        """A step of `size` rows, whose further ones repeat the last; None if it can't be recorded."""
+        first = tensors(state)[0]
+        rows = torch.arange(size, device=first.device).clamp_(max=first.size(0) - 1)
+        state, memory = select(state, rows), select(memory, rows)
+        tokens = torch.zeros(size, dtype=torch.int64, device=first.device)
+
+        def compute() -> State:
+            output = self.model.decoder(tokens.unsqueeze(1), memory, state, need_weights=need_weights)
+            weights = () if output.weights is None or not need_weights else output.weights.squeeze(1)
+            return self.model.step_log_probs(output, None), output.state, weights
+
+        kept = mapped(compute(), Tensor.clone)
+
+        def work() -> None:
+            _fill(kept, compute())
+
+        try:
+            return _Recorded(tokens, state, memory, kept, recorded(self.recorder, work))
+        except CaptureError as error:
+            self._go_plain(str(error))
+            return None
+
+    def _go_plain(self, reason: str) -> None:
+        self.off = reason
+        logging.getLogger("s2s").warning("steps run without CUDA graphs: %s", reason)
+
+
+def _filled(rows: int) -> int:
+    """The number of rows that so many are filled up to."""
+    return 1 << (rows - 1).bit_length() if rows <= _FEW else -(-rows // _FEW) * _FEW
+
+
+def _fill(there: State, here: State) -> None:
+    """Put rows into the first ones of what is recorded."""
+    for fixed, one in zip(tensors(there), tensors(here), strict=True):
+        fixed[: one.size(0)].copy_(one)
+
+
+def _run(found: _Recorded, tokens: Tensor, state: State) -> StepOutput:
+    """Replay a step. What it gives is a copy: the next replay may be of another search."""
+    count = tokens.size(0)
+    _fill((found.tokens, found.state), (tokens, state))
+    found.work()
+    log_probs, following, weights = mapped(found.output, lambda one: one[:count].clone())
+    assert isinstance(log_probs, Tensor)
+    return StepOutput(log_probs, following, weights if isinstance(weights, Tensor) else None)
