@@ -23,7 +23,7 @@ OVERLONG: dict[str, tuple[Overlong, ...]] = {  # by task
     "dialogue": ("turns", "refuse"),
 }
 
-# Fused versions of what is plain elsewhere, wherever they can run, or never; see `s2s.attention.kernels`.
+# Fused versions of what is plain elsewhere, wherever they can run, or never; see `s2s.kernels`.
 Kernels = Literal["auto", "plain"]
 
 # What can be added to the embeddings of a source, see `s2s.model.features.SourceFeatures`.

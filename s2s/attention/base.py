@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from s2s.attention.align import Alignment, SoftAlignment
 from s2s.attention.functional import merge_heads, split_heads
-from s2s.attention.kernels import usable
 from s2s.attention.keyvalue import KeyValue
 from s2s.attention.normalise import Normaliser
 from s2s.attention.options import Options
@@ -21,6 +20,7 @@ from s2s.attention.score import AdditiveScore, Score, check_heads
 from s2s.dropout import Dropout
 from s2s.errors import NonFiniteError, UsageError
 from s2s.gather import contexts, linear
+from s2s.kernels import usable
 from s2s.types import AttentionOutput, Encoded, Memory, State
 
 
@@ -158,7 +158,7 @@ class ScoredAttention(Attention):
     def attend(self, query: Tensor, memory: Memory, state: State, need_weights: bool) -> AttentionOutput:
         """Attend with query (B, T, Q): context (B, T, V), weights (B, T, S)."""
         if isinstance(self.score, AdditiveScore) and self._is_fused(query):
-            from s2s.attention.kernels.additive import additive_attention
+            from s2s.kernels.additive import additive_attention
 
             asked, vector = linear(query, self.score.query_weight), self.score.vectors().squeeze(0)
             context, weights = additive_attention(asked, memory.keys, vector, memory.mask, memory.values)

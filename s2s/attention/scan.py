@@ -5,6 +5,7 @@
 The usual closed form, cumprod * cumsum(x / cumprod), underflows: cumprod reaches 0 within a few dozen positions and
 has to be clipped. Here q = M x with M_jk = exp(d_k + ... + d_{j-1}) inside a block of positions, each of these sums
 taken by itself, so that no large numbers cancel; the ends of the blocks obey the same recurrence, a block at a time.
+On a GPU one kernel takes the recurrence as it is (`s2s.kernels.scan`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from s2s.kernels import usable
 
 _BLOCK = 64  # positions of a block: a source of usual length is one
 
@@ -78,12 +81,21 @@ def _blocks(x: Tensor, carry: Tensor) -> Tensor:
     return padded.view(*x.shape[:-1], *carry.shape[-2:])
 
 
+def _applied(log_decay: Tensor, levels: _Levels | None, x: Tensor, reverse: bool) -> Tensor:
+    """M x or its transpose times x. levels: M; None where a kernel does without."""
+    if levels is not None:
+        return (_backwards if reverse else _forwards)(levels, x)
+    from s2s.kernels.scan import scan
+
+    return scan(log_decay, x, reverse=reverse)
+
+
 class _Scan(torch.autograd.Function):
     """M x or its transpose. The gradient is the recurrence the other way round: no more matrices are kept than M."""
 
     @staticmethod
-    def forward(ctx: Any, log_decay: Tensor, x: Tensor, levels: _Levels, reverse: bool) -> Tensor:
-        q = (_backwards if reverse else _forwards)(levels, x)
+    def forward(ctx: Any, log_decay: Tensor, x: Tensor, levels: _Levels | None, reverse: bool) -> Tensor:
+        q = _applied(log_decay, levels, x, reverse)
         ctx.save_for_backward(log_decay, q)
         ctx.levels, ctx.reverse = levels, reverse
         return q
@@ -91,7 +103,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
         log_decay, q = ctx.saved_tensors
-        d_x = (_forwards if ctx.reverse else _backwards)(ctx.levels, gradient)
+        d_x = _applied(log_decay, ctx.levels, gradient, not ctx.reverse)
         d_decay = None
         if ctx.needs_input_grad[0]:
             # d loss / d d_j: what passes from j to j + 1 (or back) times the gradient of where it arrives
@@ -108,8 +120,10 @@ class LinearScan:
 
     def __init__(self, log_decay: Tensor) -> None:
         self.log_decay = log_decay
-        with torch.no_grad():
-            self._levels = _levels(log_decay)
+        self._levels: _Levels | None = None
+        if not usable(log_decay.device):
+            with torch.no_grad():
+                self._levels = _levels(log_decay)
 
     def __call__(self, inputs: Tensor, *, reverse: bool = False) -> Tensor:
         """q (..., S) of inputs (..., S), in their dtype; differentiable once in both."""
@@ -118,16 +132,20 @@ class LinearScan:
 
     def unbind(self, axis: int) -> list[LinearScan]:
         """One prepared recurrence for each index of a leading axis, counted from the front."""
-        decays, scans = self.log_decay.unbind(axis), []
-        within = [level.within.unbind(axis) for level in self._levels]
-        carry = [None if level.carry is None else level.carry.unbind(axis) for level in self._levels]
-        for index, decay in enumerate(decays):
-            one = LinearScan.__new__(LinearScan)
-            one.log_decay = decay
-            one._levels = tuple(
-                _Level(w[index], None if c is None else c[index]) for w, c in zip(within, carry, strict=True)
-            )
-            scans.append(one)
+        decays = self.log_decay.movedim(axis, 0).contiguous().unbind(0)
+        levels: list[_Levels | None] = [None] * len(decays)
+        if self._levels is not None:
+            within = [level.within.unbind(axis) for level in self._levels]
+            carry = [None if level.carry is None else level.carry.unbind(axis) for level in self._levels]
+            levels = [
+                tuple(_Level(w[one], None if c is None else c[one]) for w, c in zip(within, carry, strict=True))
+                for one in range(len(decays))
+            ]
+        scans = []
+        for decay, own in zip(decays, levels, strict=True):
+            scan = LinearScan.__new__(LinearScan)
+            scan.log_decay, scan._levels = decay, own
+            scans.append(scan)
         return scans
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from s2s.activations import tanh_
 from s2s.errors import ConfigError
 from s2s.gather import at_once, linear
+from s2s.kernels import usable
 from s2s.products import FixedWeight
 
 Cell = Literal["lstm", "gru"]
@@ -48,6 +49,15 @@ class _LSTMGates(torch.autograd.Function):
         d_gates[:, 2 * size : 3 * size] = 1 - g * g
         outer = torch.cat([d_cell * g, d_cell * cell, d_cell * i, d_hidden * squashed], 1)
         return d_gates.mul_(outer), d_cell * f
+
+
+def _lstm_gates(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    if usable(gates.device):
+        from s2s.kernels.lstm import lstm_gates
+
+        return lstm_gates(gates, cell)
+    hidden, following = _LSTMGates.apply(gates, cell)  # type: ignore[no-untyped-call]
+    return hidden, following
 
 
 @functools.cache
@@ -161,8 +171,7 @@ class RecurrentLayer(nn.Module):
         if hidden_weight is None:
             assert joined is not None
             gates = linear(hidden if late is None else torch.cat([late, hidden], 1), joined, known)
-            new_hidden, new_cell = _LSTMGates.apply(gates, state[1].to(gates.dtype))  # type: ignore[no-untyped-call]
-            return new_hidden, new_cell
+            return _lstm_gates(gates, state[1].to(gates.dtype))
         outer = known if late is None or joined is None else linear(late, joined, known)
         inner = linear(hidden, hidden_weight, self._weight("bias_hh"))
         reset_o, update_o, new_o = outer.chunk(3, 1)

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from s2s.attention.kernels import use
 from s2s.config import BuilderNode, Config, to_plain
 from s2s.errors import BundleError, DataError
 from s2s.files import RunLock, read_json, write_atomic
+from s2s.kernels import use
 from s2s.show.machine import machine_facts, peak_memory_mb
 from s2s.task.card import model_card
 from s2s.task.evaluate import Evaluation, dev_loss, evaluate, score_extracts
