@@ -61,11 +61,12 @@ class _Gathered:
 
     def gradient(self) -> Tensor:
         """That of all steps. What was noted goes."""
-        product = torch.cat(self.left, -2).transpose(-2, -1) @ torch.cat(self.right, -2)
-        self.left.clear()
-        self.right.clear()
         self._back = None
-        return product
+        left = torch.cat(self.left, -2)
+        self.left.clear()
+        right = torch.cat(self.right, -2)
+        self.right.clear()
+        return left.transpose(-2, -1) @ right
 
 
 class _Anchor(torch.autograd.Function):

@@ -23,7 +23,7 @@ NULL = 0.08  # p0: prior probability that a word is linked to none
 ALPHA = 0.01  # of the symmetric Dirichlet prior on translation probabilities
 TENSION = 4.0  # lambda at first: how strongly the diagonal is favoured
 MAX_TENSION = 20.0
-_CHUNK = 1 << 22  # cells (source position, target position) that are worked on at once
+_CHUNK = 1 << 20  # cells (source position, target position) that are worked on at once
 
 
 def align_corpus(pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[Link]]:

@@ -66,8 +66,11 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
         d_bias = torch.zeros_like(bias) if needed else None
         norms, log_prob = features.new_empty(count, dtype=exact), features.new_empty(count, dtype=exact)
         shares = features.new_ones(count, dtype=exact)  # of the probability that is generated
+        room: Tensor | None = None  # one for all chunks, of one size in most updates: others leave holes between them
         for part in _chunks(features, vocabulary):
-            logits = torch.addmm(offset, inputs[part], matrix.t()).to(exact)
+            rows = inputs[part]
+            room = matrix.new_empty(rows.size(0), vocabulary) if room is None else room
+            logits = torch.addmm(offset, rows, matrix.t(), out=room[: rows.size(0)]).to(exact)
             known = targets[part] < vocabulary
             target = targets[part].where(known, 0).unsqueeze(1)
             picked = logits.gather(1, target).squeeze(1)
