@@ -132,7 +132,7 @@ def keep(found: Found) -> Path:
     A curve is named `what grows` or `what grows, variant`; a point needs size, seconds, peak_mb and held_mb.
     """
     stamp = kept.stamp()
-    path = RESULTS / f"{stamp['date']}.json"
+    path = kept.place(RESULTS, stamp)
     before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     others = before["found"] if before.get("machine") == stamp["machine"] else {}
     return kept.write(RESULTS, {**stamp, "found": {**others, **found}})

@@ -102,24 +102,35 @@ def compare(kept: Found, found: Found, tolerance: float) -> Verdict:
     return Verdict(fallen, skipped, held)
 
 
-def page(done: Mapping[str, Any], picture: str) -> str:
-    """A result as Markdown; picture: where its picture is."""
-    machine = told(done["machine"])
+def page(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Results by the names of their files as Markdown, in this order. A picture of each stands beside its file."""
+    return (
+        "# Speed beside other toolkits\n\nAll toolkits of a result ran in turns, with two threads or two workers. "
+        "Rates are medians, ranges are over rounds; ratios are to the best of the other toolkits. The yardstick isn't "
+        "one: plain torch at work of the same sizes, without attention where the model is recurrent. Peaks are the "
+        "highest, workers included.\n" + "".join(_section(name, done) for name, done in results.items())
+    )
+
+
+def _section(name: str, done: Mapping[str, Any]) -> str:
     runs = [run for peers in done["found"].values() for own in peers.values() for run in own]
     load = max((run["other"] for run in runs), default=0.0)
     packages = "; ".join(
-        f"{name}: {', '.join(f'{package} {version}' for package, version in own.items())}"
-        for name, own in done.get("versions", {}).items()
+        f"{peer}: {', '.join(f'{package} {version}' for package, version in own.items())}"
+        for peer, own in done.get("versions", {}).items()
     )
+    rounds = f"{done['rounds']} round{'s' if done['rounds'] > 1 else ''}"
     return (
-        f"# Speed beside other toolkits, {done['date']}\n\n{machine}. {done['rounds']} rounds, in turns; two threads "
-        f"or two workers. Beside a run other work took at most {load} processor seconds. Rates are medians, ranges are "
-        f"over rounds; ratios are to the best of the other toolkits. The yardstick isn't one: plain torch at work of "
-        f"the same sizes, without attention where the model is recurrent. Peaks are the highest, workers included.\n\n"
-        f"Written by `python -m bench.speed show` from {done['date']}.json, which `python -m bench.speed run` made.\n\n"
-        f"{summary(done['found'])}\n\n![rates]({picture})\n\n{table(done['found'])}\n"
-        + (f"\n## Versions\n\n{packages}.\n" if packages else "")
+        f"\n## {done['machine']['CPU']}, {done['date']}\n\n{told(done['machine'])}. {rounds}; beside a run other work "
+        f"took at most {load} processor seconds. Written by `python -m bench.speed show` from {name}, which `python -m "
+        f"bench.speed run` made.\n\n{summary(done['found'])}\n\n![rates]({picture(name)})\n\n{table(done['found'])}\n"
+        + (f"\nVersions: {packages}.\n" if packages else "")
     )
+
+
+def picture(name: str) -> str:
+    """The name of the picture of a result."""
+    return name.removesuffix(".json") + ".png"
 
 
 def draw(found: Found, path: Path) -> None:

@@ -8,7 +8,8 @@
 
 Target tokens a second are real ones, padding not counted, after the first updates. Decoding forces 15 tokens on 512
 sentences, in batches of 64. `other` tells for how many seconds the machine did something else beside a run.
-What `run` found is written to bench/results/speed as JSON, and `show` makes a page and a picture of the last of it.
+What `run` found is written to bench/results/speed as JSON, and `show` makes a page of the last for each processor, with
+pictures.
 `guard` runs once more and fails where s2s, as a ratio to the best other toolkit in the same run, is slower than it was
 kept. It compares with the yardstick too, plain torch at work of the same sizes, which is there where nothing else is.
 A toolkit that isn't installed is left out, and it says so.
@@ -24,7 +25,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ import sentencepiece
 
 from bench import kept
 from bench.measure import Measured, measure
-from bench.page import TOLERANCE, Verdict, compare, draw, page, table
+from bench.page import TOLERANCE, Verdict, compare, draw, page, picture, table
 from bench.peers.base import FORCED, SENTENCES, SHAPES, THREADS, VOCABULARY, Corpus, Peer, Shape
 from bench.peers.eole import Eole
 from bench.peers.itself import S2S, S2SInHalf
@@ -184,8 +185,17 @@ def _facts(done: Measured) -> dict[str, Any]:
     return {"peak_mb": round(done.peak / 1e6), "other": round(done.other, 1), "seconds": round(done.seconds, 1)}
 
 
-def run(peers: Sequence[Peer], shapes: Sequence[Shape], rounds: int, work: Path) -> dict[str, Any]:
-    """All rows, `rounds` times, the toolkits in turns. What isn't installed is left out, and told."""
+def run(
+    peers: Sequence[Peer],
+    shapes: Sequence[Shape],
+    rounds: int,
+    work: Path,
+    keep: Callable[[dict[str, Any]], object] | None = None,
+) -> dict[str, Any]:
+    """All rows, `rounds` times, the toolkits in turns. What isn't installed is left out, and told.
+
+    keep: gets what was found until then after each round, so that a run that is cut off isn't for nothing.
+    """
     corpus = Corpus(work / "corpus")
     asked = {peer.name: versions(peer, work) for peer in peers}
     told = {name: found for name, found in asked.items() if found is not None}
@@ -196,6 +206,8 @@ def run(peers: Sequence[Peer], shapes: Sequence[Shape], rounds: int, work: Path)
             print(f"{peer.name}: nothing for this machine, left out", file=sys.stderr)
     peers = [peer for peer in peers if peer.name in told]
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    stamp = kept.stamp(FACTS)
+    done: dict[str, Any] = {**stamp, "versions": told, "rounds": 0, "found": found}
     for number in range(rounds):
         for shape in shapes:
             for peer in (one for one in peers if shape.name in one.shapes):
@@ -210,14 +222,18 @@ def run(peers: Sequence[Peer], shapes: Sequence[Shape], rounds: int, work: Path)
                 for row, made in rows:
                     found.setdefault(row, {}).setdefault(peer.name, []).append(made)
                     print(f"round {number + 1}, {row}, {peer.name}: {made}", file=sys.stderr, flush=True)
-    return {**kept.stamp(FACTS), "versions": told, "rounds": rounds, "found": found}
+        done["rounds"] = number + 1
+        if keep is not None:
+            keep(done)
+    return done
 
 
 def show() -> None:
-    """The page and the picture of the result that was kept last."""
-    done = kept.last(RESULTS, "bench.speed")
-    draw(done["found"], RESULTS / "speed.png")
-    (RESULTS / "README.md").write_text(page(done, "speed.png"), encoding="utf-8")
+    """The page and the pictures of what was kept last for each processor, the newest first."""
+    results = dict(reversed(kept.newest(RESULTS, "bench.speed").items()))
+    for name, done in results.items():
+        draw(done["found"], RESULTS / picture(name))
+    (RESULTS / "README.md").write_text(page(results), encoding="utf-8")
 
 
 def guard(before: dict[str, Any], done: dict[str, Any], tolerance: float) -> int:
@@ -267,10 +283,9 @@ def main(argv: Sequence[str]) -> int:
         return failed
     shapes = [shape for shape in SHAPES if shape.name in asked.shapes]
     if asked.task == "guard":
-        before = kept.last(RESULTS, "bench.speed")
+        before = kept.last(RESULTS, "bench.speed", chip=kept.stamp()["machine"]["CPU"])
         return guard(before, run(peers, shapes, asked.rounds or 1, work), asked.tolerance)
-    done = run(peers, shapes, asked.rounds or 3, work)
-    kept.write(RESULTS, done)
+    done = run(peers, shapes, asked.rounds or 3, work, keep=lambda found: kept.write(RESULTS, found))
     print(table(done["found"]))
     return int(any("error" in run for peers in done["found"].values() for runs in peers.values() for run in runs))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import page, speed
+from bench import kept, page, speed
 from bench.measure import measure
 from bench.peers import itself
 from bench.peers.base import SHAPES, Corpus
@@ -191,14 +191,25 @@ def test_a_page_and_a_picture_come_from_what_was_kept(tmp_path, monkeypatch):
     done = {"date": "2026-01-01", "machine": {"CPU": "a chip", "cores": "2"}, "rounds": 1, "found": found}
     done["versions"] = {"s2s": {"s2s": "0.1.0", "torch": "2.13.0"}, "other": {"its-package": "7"}}
     monkeypatch.setattr(speed, "RESULTS", tmp_path)
-    (tmp_path / "2026-01-01.json").write_text(json.dumps(done))
+    older = {**done, "date": "2025-12-31", "found": {"lstm: tokens/s": rates(s2s=300)}}
+    other = {**older, "machine": {"CPU": "Another (R) chip"}}
+    names = [kept.write(tmp_path, one).name for one in (done, older, other)]
+    assert names == ["2026-01-01-a-chip.json", "2025-12-31-a-chip.json", "2025-12-31-another-r-chip.json"]
     assert speed.main(["show"]) == 0
     text = (tmp_path / "README.md").read_text()
-    assert "CPU a chip, cores 2. 1 rounds" in text
+    assert [line for line in text.splitlines() if line.startswith("## ")] == [
+        "## a chip, 2026-01-01",
+        "## Another (R) chip, 2025-12-31",
+    ]
+    assert "CPU a chip, cores 2. 1 round;" in text
     assert "at most 7.5 processor seconds" in text
     assert "| s2s | 200 | 200 to 200 | 10 |  | 0.1 | 2.00 |" in text
     assert "s2s: s2s 0.1.0, torch 2.13.0; other: its-package 7." in text
-    assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("2026-01-01-a-chip.png", "2025-12-31-another-r-chip.png"):
+        assert f"]({name})" in text
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    assert kept.last(tmp_path, "bench.speed", "Another (R) chip") == other
+    assert kept.last(tmp_path, "bench.speed", "none of these") == done
 
 
 def test_what_is_not_installed_is_left_out(tmp_path, capsys):
@@ -207,6 +218,20 @@ def test_what_is_not_installed_is_left_out(tmp_path, capsys):
     done = speed.run([peer("eole"), peer("JoeyNMT")], SHAPES, 1, tmp_path)
     assert (done["found"], done["versions"]) == ({}, {})
     assert "JoeyNMT 2.3.0: not installed, left out" in capsys.readouterr().err
+
+
+def test_what_was_found_is_kept_after_each_round(tmp_path, monkeypatch):
+    rates_found, rounds = iter(range(2)), []
+    monkeypatch.setattr(speed, "training", lambda *given: {"rate": next(rates_found)})
+    monkeypatch.setattr(speed, "versions", lambda *given: {})
+    own = peer("s2s")
+    monkeypatch.setattr(own, "beams", ())
+    speed.run([own], SHAPES[:1], 2, tmp_path, lambda done: rounds.append(json.loads(json.dumps(done))))
+    row = f"{SHAPES[0].name}: tokens/s"
+    assert [(done["rounds"], [run["rate"] for run in done["found"][row]["s2s"]]) for done in rounds] == [
+        (1, [0]),
+        (2, [0, 1]),
+    ]
 
 
 @pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[-1]], ids=lambda shape: shape.name)
