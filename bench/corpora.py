@@ -166,14 +166,14 @@ def table(points: Sequence[dict[str, float]]) -> str:
 
 def show() -> None:
     """The page of the result that was kept last."""
-    done = kept.last(RESULTS, "bench.corpora")
+    name, done = list(kept.newest(RESULTS, "bench.corpora").items())[-1]
     machine = kept.told(done["machine"])
     words = " ".join(str(__doc__).split("\n\n")[2].split())
     (RESULTS / "README.md").write_text(
         f"# A corpus as it grows, {done['date']}\n\n{machine}.\n\n{words}\n\n"
         f"Preparing takes {WORKERS} processes, whose memory "
         f"is summed, and the rest one. The first update counts from `s2s train`, imports included.\n\n"
-        f"Written by `python -m bench.corpora show` from {done['date']}.json, which `python -m bench.corpora run` made."
+        f"Written by `python -m bench.corpora show` from {name}, which `python -m bench.corpora run` made."
         f"\n\n{table(done['points'])}\n",
         encoding="utf-8",
     )

@@ -202,7 +202,7 @@ def _scales(axis: Any, sizes: Sequence[float]) -> None:
 
 def show() -> None:
     """The page and the picture of the result that was kept last."""
-    done = kept.last(RESULTS, "bench.growth")
+    name, done = list(kept.newest(RESULTS, "bench.growth").items())[-1]
     draw(done["found"], RESULTS / "growth.png")
     machine = kept.told(done["machine"])
     usual = ", ".join(f"{name} {value:,}" for name, value in USUAL.items() if name != "beam")
@@ -211,7 +211,7 @@ def show() -> None:
         f"recurrent model of translate/multi30k with {usual} and {TARGET} target tokens, but for what grows. "
         f"Times are medians of three; MB held is what the work added to the memory of a process of its own. Exponents "
         f"are fitted by least squares to the upper half of a curve, on logarithmic scales.\n\n"
-        f"Written by `python -m bench.growth show` from {done['date']}.json, which `python -m bench.growth run` made."
+        f"Written by `python -m bench.growth show` from {name}, which `python -m bench.growth run` made."
         f"\n\n![time and memory over size](growth.png)\n\n{table(done['found'])}\n",
         encoding="utf-8",
     )
