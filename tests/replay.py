@@ -24,14 +24,15 @@ class _Noted(TorchDispatchMode):
         noted = tree_map_only(torch.Tensor, torch.Tensor.detach, (arguments, options or {}))
         given = function(*arguments, **(options or {}))
         if function.overloadpacket.__name__ not in RESHAPING:
-            self.operations.append((function, *noted, tree_map_only(torch.Tensor, torch.Tensor.detach, given)))
+            given_now = tree_map_only(torch.Tensor, torch.Tensor.detach, given)
+            self.operations.append((torch.is_grad_enabled(), function, *noted, given_now))
         return given
 
-    @torch.no_grad()
     def replay(self):
         """No line of Python runs anew: a branch or a number of the recording stays as it was."""
-        for function, arguments, options, given in self.operations:
-            found = function(*arguments, **options)
+        for learning, function, arguments, options, given in self.operations:
+            with torch.set_grad_enabled(learning):  # an LSTM keeps what its backward pass needs only then
+                found = function(*arguments, **options)
             for there, here in zip(tree_leaves(given), tree_leaves(found), strict=True):
                 if isinstance(there, torch.Tensor) and there.data_ptr() != here.data_ptr():
                     there.copy_(here)
