@@ -19,7 +19,7 @@ from s2s.recording import CaptureError, Recorder, Work, recorded
 from s2s.state import mapped, select, tensors
 from s2s.types import State, StepFunction, StepOutput
 
-MAX_STEPS = 128  # shapes that are recorded; steps of all others run operation by operation
+MAX_BYTES = 1 << 30  # of fixed tensors, after which no more shapes are recorded: steps of these run plainly
 _FEW = 64  # rows up to which their number is filled up to a power of two, and from which on to a multiple of it
 
 _Key = tuple[Any, ...]
@@ -50,6 +50,7 @@ class RecordedSteps:
             self._go_plain("what can be copied differs from batch to batch")
         self._works: dict[_Key, _Recorded] = {}
         self._met: Counter[_Key] = Counter()
+        self._bytes = 0
         self._lock = threading.Lock()
 
     def step_function(self, memory: Any, *, need_weights: bool) -> StepFunction:
@@ -84,7 +85,7 @@ class RecordedSteps:
 
     def _is_due(self, key: _Key) -> bool:
         self._met[key] += 1
-        return self._met[key] > 1 and len(self._works) < MAX_STEPS
+        return self._met[key] > 1 and self._bytes < MAX_BYTES
 
     def _record(self, size: int, state: State, memory: Any, need_weights: bool) -> _Recorded | None:
         """A step of `size` rows, whose further ones repeat the last; None if it can't be recorded."""
@@ -104,10 +105,12 @@ class RecordedSteps:
             _fill(kept, compute())
 
         try:
-            return _Recorded(tokens, state, memory, kept, recorded(self.recorder, work))
+            found = _Recorded(tokens, state, memory, kept, recorded(self.recorder, work))
         except CaptureError as error:
             self._go_plain(str(error))
             return None
+        self._bytes += sum(one.numel() * one.element_size() for one in tensors((state, memory, kept)))
+        return found
 
     def _go_plain(self, reason: str) -> None:
         self.off = reason
