@@ -191,6 +191,27 @@ def test_a_decoder_steps_by_the_kernel(monkeypatch):
     assert next(calls) == 1
 
 
+def test_without_a_working_triton_the_plain_versions_run(monkeypatch, caplog):
+    from s2s.kernels import probe
+
+    def broken(number):
+        raise RuntimeError("Failed to find C compiler.\nmore")
+
+    monkeypatch.setattr(probe, "add_one", broken)
+    kernels._runs.cache_clear()
+    try:
+        device = torch.device(DEVICE)
+        assert not kernels.usable(device)
+        assert not kernels.usable(device)
+        assert [record.message for record in caplog.records] == [
+            "no kernel is used, as Triton doesn't run here: Failed to find C compiler."
+        ]
+    finally:
+        kernels._runs.cache_clear()
+    monkeypatch.undo()
+    assert kernels.usable(device)
+
+
 COMPILE = """
 import triton
 import triton.language as tl

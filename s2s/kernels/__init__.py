@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import logging
 from contextvars import ContextVar
 
 import torch
@@ -30,9 +31,19 @@ def usable(device: torch.device) -> bool:
     """Whether fused versions run there."""
     if device.type != "cuda" and not _interpreted.get():
         return False
-    return _choice.get() == "auto" and _has_triton()
+    return _choice.get() == "auto" and _runs(device.type)
 
 
 @functools.cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+def _runs(device_type: str) -> bool:
+    """Whether Triton is there and runs a kernel, which takes a C compiler. If it is there and fails, that is told."""
+    if importlib.util.find_spec("triton") is None:
+        return False
+    try:
+        from s2s.kernels.probe import add_one
+
+        return add_one(torch.zeros(1, device=device_type)) == 1.0
+    except Exception as error:  # whatever a compiler or a driver may say
+        reason = str(error).strip().split("\n")[0]
+        logging.getLogger("s2s").warning("no kernel is used, as Triton doesn't run here: %s", reason)
+        return False
