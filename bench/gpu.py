@@ -231,7 +231,8 @@ def main(argv: Sequence[str]) -> int:
         print(json.dumps(point(asked.words[0], asked.device, asked.divide)))
         return 0
     found = run(asked.words or list(ROWS), asked.device, asked.divide)
-    if asked.divide == 1 and asked.device == "cuda":
+    measured = any("error" not in made for made in found.values())
+    if measured and asked.divide == 1 and asked.device == "cuda":
         kept.write(RESULTS, {**kept.stamp(FACTS), "found": found}, "GPU")
     print(table(found))
     return int(any("error" in made for made in found.values()))

@@ -132,9 +132,12 @@ class LinearScan:
 
     def unbind(self, axis: int) -> list[LinearScan]:
         """One prepared recurrence for each index of a leading axis, counted from the front."""
-        decays = self.log_decay.movedim(axis, 0).contiguous().unbind(0)
-        levels: list[_Levels | None] = [None] * len(decays)
-        if self._levels is not None:
+        levels: list[_Levels | None]
+        if self._levels is None:  # a kernel reads them row by row
+            decays = self.log_decay.movedim(axis, 0).contiguous().unbind(0)
+            levels = [None] * len(decays)
+        else:
+            decays = self.log_decay.unbind(axis)
             within = [level.within.unbind(axis) for level in self._levels]
             carry = [None if level.carry is None else level.carry.unbind(axis) for level in self._levels]
             levels = [

@@ -18,10 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-
-@triton.jit
-def _tanh(x):
-    return 2.0 * tl.sigmoid(2.0 * x) - 1.0
+from s2s.kernels.common import tanh
 
 
 @triton.jit
@@ -48,7 +45,7 @@ def _forward(
             a = first + tl.arange(0, BA)
             q = tl.load(query + row * A + a, mask=a < A, other=0.0).to(ACC)
             v = tl.load(vector + a, mask=a < A, other=0.0).to(ACC)
-            energy += tl.sum(v[None, :] * _tanh(q[None, :] + _block(keys, b, s, S, a, A, ACC)), 1)
+            energy += tl.sum(v[None, :] * tanh(q[None, :] + _block(keys, b, s, S, a, A, ACC)), 1)
         energy = tl.where(real, energy, float("-inf"))
         tl.store(weights + row * S + s, energy, mask=s < S)
         highest = tl.maximum(highest, tl.max(energy, 0))
@@ -103,7 +100,7 @@ def _backward_query(
         for start in range(0, S, BS):
             s = start + lanes
             e = tl.load(d_energy + row * S + s, mask=s < S, other=0.0)
-            squashed = _tanh(q[None, :] + _block(keys, b, s, S, a, A, ACC))
+            squashed = tanh(q[None, :] + _block(keys, b, s, S, a, A, ACC))
             to_query += tl.sum(e[:, None] * (1.0 - squashed * squashed), 0)
             to_vector += tl.sum(e[:, None] * squashed, 0)
         tl.store(d_query + row * A + a, to_query * v, mask=a < A)
@@ -125,7 +122,7 @@ def _backward_keys(
         row = b * T + t
         q = tl.load(query + row * A + a, mask=a < A, other=0.0).to(ACC)
         e = tl.load(d_energy + row * S + s, mask=s < S, other=0.0)
-        squashed = _tanh(q[None, :] + k)
+        squashed = tanh(q[None, :] + k)
         found += e[:, None] * (1.0 - squashed * squashed)
     tl.store(d_keys + (b * S + s[:, None]) * A + a[None, :], found * v[None, :], mask=inside)
 

@@ -14,12 +14,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from s2s.kernels.common import tanh
+
 _BLOCK = 256  # most units of a row that a program takes
-
-
-@triton.jit
-def _tanh(x):
-    return 2.0 * tl.sigmoid(2.0 * x) - 1.0
 
 
 @triton.jit
@@ -30,14 +27,14 @@ def _forward(gates, cell, activated, hidden, following, H, ACC: tl.constexpr, BH
     at, own = row * 4 * H + unit, row * H + unit
     i = tl.sigmoid(tl.load(gates + at, mask=real, other=0.0).to(ACC))
     f = tl.sigmoid(tl.load(gates + at + H, mask=real, other=0.0).to(ACC))
-    g = _tanh(tl.load(gates + at + 2 * H, mask=real, other=0.0).to(ACC))
+    g = tanh(tl.load(gates + at + 2 * H, mask=real, other=0.0).to(ACC))
     o = tl.sigmoid(tl.load(gates + at + 3 * H, mask=real, other=0.0).to(ACC))
     new = f * tl.load(cell + own, mask=real, other=0.0).to(ACC) + i * g
     tl.store(activated + at, i, mask=real)
     tl.store(activated + at + H, f, mask=real)
     tl.store(activated + at + 2 * H, g, mask=real)
     tl.store(activated + at + 3 * H, o, mask=real)
-    tl.store(hidden + own, o * _tanh(new), mask=real)
+    tl.store(hidden + own, o * tanh(new), mask=real)
     tl.store(following + own, new, mask=real)
 
 
@@ -53,7 +50,7 @@ def _backward(
     f = tl.load(activated + at + H, mask=real, other=0.0).to(ACC)
     g = tl.load(activated + at + 2 * H, mask=real, other=0.0).to(ACC)
     o = tl.load(activated + at + 3 * H, mask=real, other=0.0).to(ACC)
-    squashed = _tanh(tl.load(following + own, mask=real, other=0.0).to(ACC))
+    squashed = tanh(tl.load(following + own, mask=real, other=0.0).to(ACC))
     to_hidden = tl.load(d_hidden + own, mask=real, other=0.0).to(ACC)
     to_cell = tl.load(d_following + own, mask=real, other=0.0).to(ACC) + to_hidden * o * (1.0 - squashed * squashed)
     before = tl.load(cell + own, mask=real, other=0.0).to(ACC)

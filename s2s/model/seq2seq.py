@@ -176,7 +176,7 @@ def start_search(
             found=str(words),
             hint="--min-length and --max-length work with every model",
         )
-    replayed = steps if copies is None and shortlist is None else None
+    replayed = None if steps is None or steps.off or copies is not None or shortlist is not None else steps
     if replayed is not None:
         source = F.pad(source, (0, -source.size(1) % MULTIPLE), value=PAD)
     memory, state = model.start(source, lengths, torch.full_like(lengths, words))

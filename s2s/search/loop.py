@@ -19,7 +19,7 @@ from s2s.search.lexical import LexicalSearch, Phrases
 from s2s.search.options import SearchConfig
 from s2s.search.penalty import coverage_penalty, length_penalty, source_mask
 from s2s.search.trace import Choice, Trace
-from s2s.state import select
+from s2s.state import select, tensors
 from s2s.types import BOS, EOS, PAD, UNK, Hypothesis, State, StepFunction
 
 # A live hypothesis is given up only if it is worse by more than this, relative to 1 + |score|: float32 sums of a few
@@ -197,9 +197,7 @@ def no_weights(config: SearchConfig) -> ConfigError:
 
 def device_of(state: State) -> torch.device:
     """Where the first tensor of a state lies; the CPU if it has none."""
-    if isinstance(state, Tensor):
-        return state.device
-    return next((device_of(part) for part in state if part != ()), torch.device("cpu"))
+    return next((one.device for one in tensors(state)), torch.device("cpu"))
 
 
 class _Plan:
