@@ -17,11 +17,20 @@ from s2s.attention.keyvalue import KeyValue
 from s2s.attention.normalise import Normaliser
 from s2s.attention.options import Options
 from s2s.attention.score import AdditiveScore, Score, check_heads
+from s2s.attention.sharing import SharedMemory, apart, together
 from s2s.dropout import Dropout
 from s2s.errors import NonFiniteError, UsageError
 from s2s.gather import contexts, linear
 from s2s.kernels import usable
 from s2s.types import AttentionOutput, Encoded, Memory, State
+
+
+def check_finite(query: Tensor) -> None:
+    """Raises NonFiniteError for a query with NaN or infinity."""
+    if not bool(query.isfinite().all()):
+        raise NonFiniteError(
+            "the query is not finite", where="attention", expected="finite numbers", found="NaN or infinity"
+        )
 
 
 class Attention(nn.Module):
@@ -63,16 +72,20 @@ class Attention(nn.Module):
         """State before the first query; `()` for a mechanism that remembers nothing of its past."""
         return ()
 
-    def forward(self, query: Tensor, memory: Memory, state: State, *, need_weights: bool = True) -> AttentionOutput:
+    def forward(
+        self, query: Tensor, memory: Memory | SharedMemory, state: State, *, need_weights: bool = True
+    ) -> AttentionOutput:
         """Attend with query (B, T, Q). Weights are returned only when asked for.
+
+        For rows of a search that share their memory, `s2s.attention.sharing`, the query is (N, 1, Q).
 
         Raises NonFiniteError for a query with NaN or infinity on a CPU; on a GPU it would stop the device at every
         step, and the loss shows it.
         """
-        if query.device.type == "cpu" and not bool(query.isfinite().all()):
-            raise NonFiniteError(
-                "the query is not finite", where="attention", expected="finite numbers", found="NaN or infinity"
-            )
+        if query.device.type == "cpu":
+            check_finite(query)
+        if isinstance(memory, SharedMemory):
+            return apart(self.attend(together(query, memory), memory.memory, state, need_weights), memory)
         return self.attend(query, memory, state, need_weights)
 
     def make_memory(self, encoded: Encoded) -> Memory:

@@ -72,29 +72,33 @@ class _AdditiveEnergies(torch.autograd.Function):
 def additive_energies(query: Tensor, keys: Tensor, vector: Tensor) -> Tensor:
     """e_ij = v . tanh(q_i + k_j) in bounded memory. Shapes and source as in `additive_energies_plain`."""
     vector, keys = vector.to(query.dtype), keys.to(query.dtype)
-    if not torch.is_grad_enabled() and query.size(1) == 1 and by_logistic(query):
-        return _step_energies(query, keys, vector)
+    if not torch.is_grad_enabled() and by_logistic(query):
+        return _cached_energies(query, keys, vector)
     if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):  # whose tanh and sums over few numbers are slow
         with torch.autocast("cpu", enabled=False):
             return additive_energies(query.float(), keys.float(), vector.float())
     return _AdditiveEnergies.apply(query, keys, vector)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def _step_energies(query: Tensor, keys: Tensor, vector: Tensor) -> Tensor:
-    """Energies (B, 1, S) of one query a row, without gradient: a few rows at a time through memory that is used again.
+def _cached_energies(query: Tensor, keys: Tensor, vector: Tensor) -> Tensor:
+    """Energies (B, T, S) without gradient: a few rows or queries at a time through memory that is used again.
 
-    As `tanh_`, with its passes over the (B, S, A) tensor folded into those that are made anyway.
+    As `tanh_`, with its passes over the (B, T, S, A) tensor folded into those that are made anyway.
     """
-    batch, length, size = keys.shape
-    rows = max(1, _CACHED // max(1, length * size))
-    doubled, twice = 2 * query, 2 * vector
-    energies = query.new_empty(batch, length)
-    scratch = query.new_empty(min(rows, batch), length, size)
+    (batch, steps, size), length = query.shape, keys.size(1)
+    asked = max(1, min(steps, _CACHED // max(1, length * size)))
+    rows = max(1, _CACHED // max(1, asked * length * size))
+    doubled, twice = (2 * query).unsqueeze(2), 2 * vector
+    energies = query.new_empty(batch, steps, length)
+    scratch = query.new_empty(min(rows, batch), asked, length, size)
     for start in range(0, batch, rows):
         part = slice(start, start + rows)
-        squashed = torch.add(doubled[part], keys[part], alpha=2, out=scratch[: batch - start]).sigmoid_()
-        torch.mv(squashed.view(-1, size), twice, out=energies[part].view(-1))
-    return energies.sub_(vector.sum()).unsqueeze(1)
+        for first in range(0, steps, asked):
+            some = doubled[part, first : first + asked]
+            room = scratch[: some.size(0), : some.size(1)]
+            squashed = torch.add(some, keys[part].unsqueeze(1), alpha=2, out=room).sigmoid_()
+            energies[part, first : first + asked] = squashed @ twice
+    return energies.sub_(vector.sum())
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from s2s.attention.base import Attention
 from s2s.attention.reweight import Reweighted
+from s2s.attention.sharing import for_rows
 from s2s.dropout import Dropout
 from s2s.errors import ConfigError, UsageError
 from s2s.model.base import Decoder, Encoder, SelfAttentionBuilder
@@ -20,7 +21,7 @@ from s2s.model.features import SourceFeatures
 from s2s.model.hierarchy import SentenceLevel
 from s2s.model.selective import SelectiveGate
 from s2s.recording import MULTIPLE
-from s2s.state import select
+from s2s.state import select, tensors
 from s2s.types import PAD, UNK, Batch, DecoderOutput, Encoded, Feature, State, StepFunction, StepOutput
 
 if TYPE_CHECKING:
@@ -127,9 +128,10 @@ def step_function(
 ) -> StepFunction:
     """What a search sees of a model: one token a row in, log-probabilities out.
 
-    Rows of one source share its memory: it is indexed by row (and again only when the rows change), never projected
-    again. copies: of a model that copies; ids that can only be copied are read as UNK. among: then tokens are places in
-    its ids, both those that are read and those that get log-probabilities.
+    Rows of one source share its memory (`s2s.attention.sharing`); where an attention has a state, it is indexed by row.
+    Either is done again only when the rows change, and no source is ever projected again. copies: of a model that
+    copies; ids that can only be copied are read as UNK. among: then tokens are places in its ids, both those that are
+    read and those that get log-probabilities.
     """
     known: dict[str, Tensor] = {}
     expanded, copied, own = memory, copies, among
@@ -139,7 +141,7 @@ def step_function(
         nonlocal expanded, copied, own
         if "rows" not in known or not torch.equal(known["rows"], rows):
             known["rows"] = rows.clone()  # a search may change its own in place
-            expanded = select(memory, rows)
+            expanded = _for_rows(model.decoder, memory, state, rows)
             copied = None if copies is None else copies._replace(ids=copies.ids[rows])
             own = None if among is None else among._replace(allowed=among.allowed[rows])
         tokens = tokens if among is None else among.ids[tokens]
@@ -149,6 +151,15 @@ def step_function(
         return StepOutput(model.step_log_probs(output, copied, own), output.state, weights)
 
     return step
+
+
+def _for_rows(decoder: Decoder, memory: Any, state: State, rows: Tensor) -> Any:
+    """The memory that rows of a search read: shared by attentions without a state, else that of each row."""
+    parts: list[Any] = []
+    for part in decoder.attended(memory, state):
+        own: Any = select(part.memory, rows) if tensors(part.state) else for_rows(part.memory, rows)
+        parts.append(part._replace(memory=own))
+    return decoder.with_attended(memory, state, parts)[0]
 
 
 def start_search(

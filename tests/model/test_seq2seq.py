@@ -199,22 +199,42 @@ def test_a_memory_is_projected_once_a_source(monkeypatch):
     assert calls == [1]
 
 
-def test_what_a_mechanism_keeps_beside_keys_and_values_is_indexed_too():
+@pytest.mark.parametrize("attention", ["additive", "coverage"])
+def test_beams_share_a_source_unless_the_attention_has_a_state(attention, monkeypatch):
+    model, given = tiny(attention=attention), batch()
+    seen = []
+    forward = model.decoder.forward
+
+    def spy(tokens, memory, state, **options):
+        seen.append(memory)
+        return forward(tokens, memory, state, **options)
+
+    monkeypatch.setattr(model.decoder, "forward", spy)
+    step, state = search_of(model, given)
+    index = torch.tensor([0, 0, 1, 1, 2, 2])
+    found = step(torch.full((6,), BOS), select(state, index), index)
+    alone, state = search_of(model, given)
+    each = alone(torch.full((3,), BOS), state, torch.arange(3))
+    assert [type(one).__name__ for one in seen] == ["SharedMemory" if attention == "additive" else "Memory", "Memory"]
+    torch.testing.assert_close(found.log_probs, each.log_probs[index])
+    torch.testing.assert_close(found.weights, each.weights[index])
+
+
+@torch.no_grad()
+def test_what_a_mechanism_keeps_beside_keys_and_values_is_indexed_too(monkeypatch):
     model, given = tiny(), batch()
     memory, state = model.start(given.source, given.source_lengths)
     seen = []
+    forward = model.decoder.forward
 
-    def decoder(tokens, memory, state, *, need_weights):
+    def spy(tokens, memory, state, **options):
         seen.append(memory)
-        return original(tokens, Memory(*memory[:3]), state, need_weights=need_weights)
+        return forward(tokens, memory, state, **options)
 
-    original, extra = model.decoder, torch.arange(3)
-    model.decoder = None
-    del model._modules["decoder"]
-    model.decoder = decoder
-    step = step_function(model, Memory(*memory[:3], (extra,)))
-    index = torch.tensor([2, 2, 0])
-    step(torch.full((3,), BOS), select(state, index), index)
+    monkeypatch.setattr(model.decoder, "forward", spy)
+    step = step_function(model, Memory(*memory[:3], (torch.arange(3),)))
+    index = torch.tensor([2, 0])
+    step(torch.full((2,), BOS), select(state, index), index)
     assert torch.equal(seen[0].extra[0], index)
 
 

@@ -315,6 +315,12 @@ class Counting(torch.nn.Module):
     def initial_state(self, encoded, memory):
         return torch.zeros(1, dtype=torch.int64)
 
+    def attended(self, memory, state):
+        return []
+
+    def with_attended(self, memory, state, parts):
+        return memory, state
+
     def forward(self, tokens, memory, state, *, need_weights=True):
         self.seen.append((int(state), memory.size(1)))
         features = torch.zeros(1, 1, 1) + self.outputs[int(state)]
