@@ -22,6 +22,7 @@ from s2s.gather import contexts
 from s2s.types import State
 
 _GROUP = "self_attention"
+_ROOM = 32  # places that a cache with room is widened by
 PastKind = Literal["shared", "split", "predict"]
 
 
@@ -31,6 +32,14 @@ class SelfAttentionOutput(NamedTuple):
     output: Tensor  # (B, T, output_size)
     weights: Tensor | None  # (B, H, T, t + T), or None where they weren't asked for
     state: State
+
+
+class RoomyCache(NamedTuple):
+    """A cache whose shapes stay the same while it fills, so that steps by it can be recorded (`s2s.recording`)."""
+
+    keys: Tensor  # (B, H, C, ...)
+    values: Tensor  # (B, H, C, d)
+    used: Tensor  # (B,) int64: how many of the C places are
 
 
 class SelfAttention(nn.Module):
@@ -45,6 +54,10 @@ class SelfAttention(nn.Module):
     def initial_state(self, like: Tensor) -> State:
         """An empty cache for as many rows as `like` (B, ...) has."""
         raise NotImplementedError
+
+    def with_room(self, state: State, length: int) -> State:
+        """The state with room for `length` tokens in all, in shapes that stay; as it is where it has to grow."""
+        return state
 
     def forward(
         self, x: Tensor, state: State, *, mask: Tensor | None = None, causal: bool, need_weights: bool = False
@@ -86,23 +99,38 @@ class MultiHead(SelfAttention):
         empty = like.new_zeros(like.size(0), self.heads, 0, self.output_size // self.heads)
         return empty, empty
 
+    def with_room(self, state: State, length: int) -> State:
+        """As the contract says: more places are added a number of them at a time."""
+        cache = state if isinstance(state, RoomyCache) else _roomy(*state)
+        missing = -(-length // _ROOM) * _ROOM - cache.keys.size(2)
+        if missing <= 0:
+            return cache
+        keys, values = (F.pad(kept, (0, 0, 0, missing)) for kept in (cache.keys, cache.values))
+        return RoomyCache(keys, values, cache.used)
+
     def forward(
         self, x: Tensor, state: State, *, mask: Tensor | None = None, causal: bool, need_weights: bool = False
     ) -> SelfAttentionOutput:
-        """Output (B, T, D), weights (B, H, T, t + T)."""
+        """Output (B, T, D), weights (B, H, T, t + T), or (B, H, T, C) of a cache with room."""
         query, material, values = self.inner(x).chunk(3, -1) if self.projects else (x, x, self.inner(x))
-        keys, values = _appended(state, self.score.keys(material), split_heads(values, self.heads))
-        new, total = x.size(1), keys.size(2)
-        seen = _causal(new, total, x.device) if causal and new > 1 else None
+        keys, values = self.score.keys(material), split_heads(values, self.heads)
+        seen: Tensor | None = None
+        if isinstance(state, RoomyCache):
+            state, seen = _filled(state, keys, values)
+            keys, values = state[:2]
+        else:
+            state = keys, values = _appended(state, keys, values)
+            if causal and x.size(1) > 1:
+                seen = _causal(x.size(1), keys.size(2), x.device)
         if self.fused and not need_weights:
             found = self._kernel(query, keys, values, seen, mask)
-            return SelfAttentionOutput(self.mix(merge_heads(found)), None, (keys, values))
-        allowed = x.new_ones(1, 1, 1, total, dtype=torch.bool) if seen is None else seen
+            return SelfAttentionOutput(self.mix(merge_heads(found)), None, state)
+        allowed = x.new_ones(1, 1, 1, keys.size(2), dtype=torch.bool) if seen is None else seen
         if mask is not None:
             allowed = allowed & mask[:, None, None]
         weights = self.normaliser(self.score(query, keys), allowed)
         found = contexts(self.dropout(weights).to(values.dtype), values)
-        return SelfAttentionOutput(self.mix(merge_heads(found)), weights if need_weights else None, (keys, values))
+        return SelfAttentionOutput(self.mix(merge_heads(found)), weights if need_weights else None, state)
 
     def _kernel(self, query: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None, mask: Tensor | None) -> Tensor:
         """Contexts (B, H, T, d) by torch's kernel, whose masks are True = may attend too."""
@@ -111,7 +139,7 @@ class MultiHead(SelfAttention):
                 return self._kernel(query.float(), keys.float(), values.float(), seen, mask)
         queries, dropped = split_heads(query, self.heads), self.dropout.p if self.training else 0.0
         if mask is None:
-            whole_pass = seen is not None and queries.size(2) == keys.size(2)
+            whole_pass = seen is not None and seen.dim() == 2 and queries.size(2) == keys.size(2)
             return F.scaled_dot_product_attention(
                 queries, keys, values, None if whole_pass else seen, dropped, is_causal=whole_pass
             )
@@ -215,6 +243,26 @@ def _appended(state: State, keys: Tensor, values: Tensor) -> tuple[Tensor, Tenso
     if old_keys.size(2) == 0:
         return keys, values
     return torch.cat([old_keys, keys], 2), torch.cat([old_values, values], 2)
+
+
+def _roomy(keys: Tensor, values: Tensor) -> RoomyCache:
+    """A cache that grows, all places used."""
+    return RoomyCache(keys, values, torch.full((keys.size(0),), keys.size(2), device=keys.device))
+
+
+def _filled(cache: RoomyCache, keys: Tensor, values: Tensor) -> tuple[RoomyCache, Tensor]:
+    """The cache with new keys and values (B, H, T, ...) in the next places, and what each new position may see.
+
+    That is (B, 1, T, C): what comes no later than itself.
+    """
+    new = torch.arange(keys.size(2), device=keys.device)
+    places = (cache.used.unsqueeze(1) + new)[:, None, :, None]
+    keys, values = (
+        kept.scatter(2, places.expand_as(one), one.to(kept.dtype))
+        for kept, one in ((cache.keys, keys), (cache.values, values))
+    )
+    seen = torch.arange(cache.keys.size(2), device=keys.device) <= places
+    return RoomyCache(keys, values, cache.used + len(new)), seen
 
 
 def _causal(new: int, total: int, device: torch.device, offset: int = 0) -> Tensor:

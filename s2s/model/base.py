@@ -76,6 +76,10 @@ class Decoder(nn.Module):
         """Memory and state with other shares for the attentions: the reverse of `attended`."""
         raise NotImplementedError
 
+    def with_room(self, state: State, length: int) -> State:
+        """The state with room for `length` tokens in all, in shapes that stay; as it is where it has to grow."""
+        raise NotImplementedError
+
     def forward(self, tokens: Tensor, memory: Any, state: State, *, need_weights: bool = True) -> DecoderOutput:
         """tokens (B, T): features (B, T, output_size), context (B, T, V), weights (B, T, S) if asked for."""
         raise NotImplementedError

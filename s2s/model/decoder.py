@@ -123,6 +123,13 @@ class RecurrentDecoder(Decoder):
             own = tuple(tape.initial_state(*cell) for tape, cell in zip(self.tapes, cells, strict=True))
         return _Past(cells, feed, self.attention.initial_state(memory), own)
 
+    def with_room(self, state: State, length: int) -> State:
+        """The cache of a self-attention that can."""
+        past = _Past(*state)
+        if self.self_attention is None:
+            return past
+        return past._replace(own=self.self_attention.with_room(past.own, length))
+
     def forward(self, tokens: Tensor, memory: Memory, state: State, *, need_weights: bool = True) -> DecoderOutput:
         """tokens (B, T): features (B, T, output_size), context (B, T, V), weights (B, T, S) if asked for."""
         past = _Past(*state)

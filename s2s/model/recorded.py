@@ -38,7 +38,7 @@ class _Recorded:
 
 
 class RecordedSteps:
-    """The steps of one model whose state doesn't grow. Searches may take turns, also from several threads.
+    """The steps of one model whose state has fixed shapes, or room. Searches may take turns, also from several threads.
 
     A shape is recorded when it comes the second time. off: why nothing is recorded any more; empty while it is.
     """
@@ -54,12 +54,19 @@ class RecordedSteps:
         self._lock = threading.Lock()
 
     def step_function(self, memory: Any, *, need_weights: bool) -> StepFunction:
-        """As `s2s.model.seq2seq.step_function`, for a model that doesn't copy and its whole vocabulary."""
-        search = object()
+        """As `s2s.model.seq2seq.step_function`, for a model that doesn't copy and its whole vocabulary.
+
+        Each call is one token further in one search.
+        """
+        search, length, roomy = object(), 0, not self.off
         plain = step_function(self.model, memory, need_weights=need_weights)
         shapes = [one.shape[1:] for one in tensors(memory)]
 
         def step(tokens: Tensor, state: State, rows: Tensor) -> StepOutput:
+            nonlocal length
+            length += 1
+            if roomy:
+                state = self.model.decoder.with_room(state, length)
             if self.off:
                 return plain(tokens, state, rows)
             size = _filled(tokens.size(0))

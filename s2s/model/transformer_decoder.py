@@ -131,6 +131,17 @@ class TransformerDecoder(Decoder):
         )
         return _Past(torch.zeros(encoded.final.size(0), dtype=torch.int64, device=encoded.final.device), layers)
 
+    def with_room(self, state: State, length: int) -> State:
+        """Each layer's cache, where its self-attention can."""
+        past = _Past(*state)
+        layers = [_LayerPast(*one) for one in past.layers]
+        return past._replace(
+            layers=tuple(
+                one._replace(cache=layer.self_attention.with_room(one.cache, length))
+                for layer, one in zip(self.layers, layers, strict=True)
+            )
+        )
+
     def forward(
         self, tokens: Tensor, memory: tuple[Memory, ...], state: State, *, need_weights: bool = True
     ) -> DecoderOutput:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from s2s import registry
+from s2s.attention import self_attention
 from s2s.attention.self_attention import MultiHead, SelfAttention, TapeAttention
 from s2s.errors import ConfigError
 from s2s.state import select
@@ -285,6 +286,30 @@ def test_one_call_equals_any_split_of_it(name, options, chunks):
         torch.testing.assert_close(one, other)
     one, _ = called(module, x, chunks, need_weights=True)
     torch.testing.assert_close(one, whole)
+
+
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("chunks", [[1] * 6, [2, 3, 1], [6]], ids=str)
+@pytest.mark.parametrize("need_weights", [False, True])
+def test_a_cache_with_room_gives_the_same_in_fixed_shapes(score, chunks, need_weights, monkeypatch):
+    monkeypatch.setattr(self_attention, "_ROOM", 4)
+    module, x = build("multihead", score=score), states()
+    whole, (keys, values) = called(module, x)
+    state, length, found, rooms = module.initial_state(x), 0, [], []
+    for part in x.split(chunks, 1):
+        length += part.size(1)
+        state = module.with_room(state, length)
+        rooms.append(state.keys.size(2))
+        output, weights, state = module(part, state, causal=True, need_weights=need_weights)
+        found.append(output)
+        assert (weights is None) != need_weights
+        if need_weights:
+            assert (weights[..., length:] == 0).all()
+    torch.testing.assert_close(torch.cat(found, 1), whole)
+    assert rooms == [4 if sum(chunks[: number + 1]) <= 4 else 8 for number in range(len(chunks))]
+    torch.testing.assert_close(state.keys[:, :, :6], keys)
+    torch.testing.assert_close(state.values[:, :, :6], values)
+    assert state.used.tolist() == [6] * len(x)
 
 
 @every

@@ -9,18 +9,20 @@ import torch
 from replay import ReplayingRecorder, as_on_a_gpu  # noqa: F401
 from test_invariance import CASES, lines, same, trained
 
+from s2s.attention import self_attention
 from s2s.errors import UsageError
 from s2s.model import recorded
 from s2s.model.seq2seq import start_search
 from s2s.products import HalfWeight
 from s2s.recording import CudaRecorder
 from s2s.search import SearchConfig
+from s2s.state import tensors
 from s2s.task import searched
 from s2s.task.generate import Generator, Options
 from s2s.task.model import Model
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-GROWING = {"transformer", "transformer_decoder", "past_multihead", "past_key_value", "past_lstmn"}
+GROWING = {"past_key_value", "past_lstmn"}
 COPYING = {"copying", "copying_transformer"}
 
 
@@ -69,6 +71,21 @@ def test_with_every_kind_of_search(search, recorder):
     ):
         same(one, other)
     assert recorder.replayed
+
+
+@pytest.mark.parametrize("decoder", ["transformer", "past_multihead"])
+def test_a_cache_gets_more_room(decoder, recorder, monkeypatch):
+    monkeypatch.setattr(self_attention, "_ROOM", 4)
+    model = fresh("additive", decoder)
+    search = {"beam": 2, "min_length": 7}
+    for _ in range(2):
+        for one, other in zip(
+            decode(model, lines(), **search), decode(model, lines(), graphs="off", **search), strict=True
+        ):
+            same(one, other)
+    works = model.searched["float32", "auto"][1].steps._works.values()
+    rooms = {one.shape[2] for work in works for one in tensors(work.state) if one.dim() == 4}
+    assert rooms == {4, 8, 12}
 
 
 def test_searches_take_turns(recorder):
@@ -124,7 +141,7 @@ def test_rows_are_filled_up_to_few_numbers():
 
 def test_what_prevents_it_is_told(recorder, caplog):
     with caplog.at_level(logging.WARNING):
-        decode(fresh("additive", "transformer"), lines())
+        decode(fresh("additive", "past_lstmn"), lines())
         decode(fresh("additive", "copying"), lines())
     assert [record.message for record in caplog.records if record.name == "s2s"] == [
         "steps run without CUDA graphs: the decoder's state grows with what is written",
