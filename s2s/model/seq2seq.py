@@ -110,6 +110,27 @@ class Seq2Seq(nn.Module):
             raise UsageError("this model copies, and isn't told what", where="copies", expected="ids to copy")
         return self.copy.log_probs(generated, output, copies.ids, copies.extra)
 
+    def step(
+        self,
+        tokens: Tensor,
+        memory: Any,
+        state: State,
+        *,
+        need_weights: bool,
+        copies: Copies | None = None,
+        among: Among | None = None,
+    ) -> StepOutput:
+        """One step of a search on N rows, each with its own memory and state.
+
+        tokens: (N,), ids of the vocabulary, or from V on of what was copied, which is read as UNK.
+        """
+        if self.copy is not None:
+            tokens = tokens.masked_fill(tokens >= self.output.out_features, UNK)
+        needed = need_weights or self.copy is not None
+        output: DecoderOutput = self.decoder(tokens.unsqueeze(1), memory, state, need_weights=needed)
+        weights = None if output.weights is None or not need_weights else output.weights.squeeze(1)
+        return StepOutput(self.step_log_probs(output, copies, among), output.state, weights)
+
 
 def at_positions(output: DecoderOutput, pick: Callable[[Tensor], Tensor]) -> DecoderOutput:
     """The output at some of its positions: pick takes them from values (B, T, ...). State and aux stay as they are."""
@@ -135,7 +156,6 @@ def step_function(
     """
     known: dict[str, Tensor] = {}
     expanded, copied, own = memory, copies, among
-    needed = need_weights or model.copy is not None
 
     def step(tokens: Tensor, state: State, rows: Tensor) -> StepOutput:
         nonlocal expanded, copied, own
@@ -145,10 +165,7 @@ def step_function(
             copied = None if copies is None else copies._replace(ids=copies.ids[rows])
             own = None if among is None else among._replace(allowed=among.allowed[rows])
         tokens = tokens if among is None else among.ids[tokens]
-        read = tokens if copies is None else tokens.masked_fill(tokens >= model.output.out_features, UNK)
-        output = model.decoder(read.unsqueeze(1), expanded, state, need_weights=needed)
-        weights = None if output.weights is None or not need_weights else output.weights.squeeze(1)
-        return StepOutput(model.step_log_probs(output, copied, own), output.state, weights)
+        return model.step(tokens, expanded, state, need_weights=need_weights, copies=copied, among=own)
 
     return step
 
@@ -176,7 +193,7 @@ def start_search(
     """A step function and its first state (one row a source) for source ids (B, S). Call under `torch.no_grad`.
 
     words: that outputs shall have; 0: any. shortlist: ids (U,) of the tokens that are searched among, and whose they
-    are, (B, U) bool. steps: of this model, replayed where nothing is copied and no shortlist given. Raises UsageError
+    are, (B, U) bool. steps: of this model, replayed where no shortlist is given. Raises UsageError
     where the model can't be asked for a number.
     """
     if words and (model.features is None or model.features.length is None):
@@ -187,16 +204,18 @@ def start_search(
             found=str(words),
             hint="--min-length and --max-length work with every model",
         )
-    replayed = None if steps is None or steps.off or copies is not None or shortlist is not None else steps
+    replayed = None if steps is None or steps.off or shortlist is not None else steps
     if replayed is not None:
-        source = F.pad(source, (0, -source.size(1) % MULTIPLE), value=PAD)
+        more = (0, -source.size(1) % MULTIPLE)
+        source = F.pad(source, more, value=PAD)
+        copies = None if copies is None else copies._replace(ids=F.pad(copies.ids, more, value=PAD))
     memory, state = model.start(source, lengths, torch.full_like(lengths, words))
     among = None
     if shortlist is not None:
         ids, allowed = (one.to(source.device) for one in shortlist)
         among = Among(ids, _rows_of(model.output, ids), allowed)
     if replayed is not None:
-        step = replayed.step_function(memory, need_weights=need_weights)
+        step = replayed.step_function(memory, need_weights=need_weights, copies=copies)
     else:
         step = step_function(model, memory, need_weights=need_weights, copies=copies, among=among)
     return step, select(state, torch.arange(source.size(0), device=source.device))

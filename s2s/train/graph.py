@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from s2s.attention.base import Attention
 from s2s.attention.reweight import Reweighted
-from s2s.model.seq2seq import Seq2Seq
+from s2s.model.seq2seq import Seq2Seq, at_positions
 from s2s.recording import MULTIPLE, Recorder, Work, recorded
 from s2s.tensors import persistent_buffers
 from s2s.text.batching import fill_to_shape
@@ -25,6 +25,7 @@ from s2s.train.average import MovingAverage
 from s2s.train.loss import smoothed_cross_entropy
 from s2s.train.options import OptimConfig, TrainerConfig
 from s2s.train.precision import autocast
+from s2s.train.step import copied_targets
 from s2s.types import Batch
 
 MAX_GRAPHS = 64  # shapes that are recorded; batches of all others run operation by operation
@@ -35,8 +36,6 @@ def obstacle(model: Seq2Seq, config: OptimConfig) -> str:
     for name in ("rdrop", "guided_alignment", "scheduled_sampling"):
         if getattr(config, name):
             return f"optim.{name} takes what stands at real target positions alone"
-    if model.copy is not None:
-        return "copy takes what stands at real target positions alone"
     if model.sentences is not None:
         return "model.hierarchical counts sentences before it goes on"
     for part in model.modules():
@@ -66,16 +65,22 @@ def fixed_loss(model: Seq2Seq, batch: Batch, smoothing: float, *, added: bool = 
     added: whether with what attention adds.
     """
     output = model(batch)
-    places = torch.arange(batch.target_out.size(1), device=batch.target_out.device)
+    (rows, length), targets = batch.target_out.shape, batch.target_out.flatten()
+    places = torch.arange(length, device=targets.device)
     real = places < batch.target_lengths.unsqueeze(1)
-    features = output.features.flatten(0, 1)
+    each = at_positions(output, lambda value: value.flatten(0, 1))
+    copied = None
+    if model.copy is not None:
+        row_of = torch.arange(rows, device=targets.device).unsqueeze(1).expand(-1, length).flatten()
+        copied = copied_targets(model.copy, batch, each, row_of, targets)
     found = smoothed_cross_entropy(
-        features,
+        each.features,
         model.output.weight,
         model.output.bias,
-        batch.target_out.flatten(),
+        targets,
         smoothing=smoothing,
-        counts=real.flatten().to(torch.promote_types(features.dtype, torch.float32)),
+        copied=copied,
+        counts=real.flatten().to(torch.promote_types(each.features.dtype, torch.float32)),
     )
     if not added:
         return found.loss, found.nll
@@ -85,6 +90,11 @@ def fixed_loss(model: Seq2Seq, batch: Batch, smoothing: float, *, added: bool = 
     }
     own = model.decoder.loss(aux, found.log_prob.masked_fill(~real.flatten(), 0.0))
     return found.loss if own is None else found.loss + own, found.nll
+
+
+def _tensors(batch: Batch) -> list[Tensor]:
+    """What an update reads of a batch."""
+    return [*batch[:5]] if batch.copies is None else [*batch[:5], batch.copies]
 
 
 class Seen(NamedTuple):
@@ -204,7 +214,7 @@ class CapturedUpdates:
                 return work
             self._works[key] = (own, self._record(work))
         own, recorded = self._works[key]
-        for here, there in zip(own[:5], batch[:5], strict=True):
+        for here, there in zip(_tensors(own), _tensors(batch), strict=True):
             here.copy_(there.pin_memory() if self.device.type == "cuda" else there, non_blocking=True)
         return recorded
 

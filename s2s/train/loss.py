@@ -111,7 +111,11 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
                 d_weight -= spread * (rows.sum(0) if counts is None else counts.to(weight.dtype) @ rows)
                 d_bias -= spread * total_count
         if needed:
-            ctx.save_for_backward(d_inputs.to(features.dtype), d_weight, d_bias, shares)  # type: ignore[union-attr]
+            generated_shares, copied_shares = shares, 1 - shares
+            if counts is not None:
+                generated_shares, copied_shares = shares * counts, copied_shares * counts
+            kept = d_inputs.to(features.dtype), d_weight, d_bias, generated_shares, copied_shares  # type: ignore[union-attr]
+            ctx.save_for_backward(*kept)
             ctx.smoothing, ctx.copies = smoothing, log_copied is not None
         nll = nll.clone() if loss is nll else nll
         ctx.mark_non_differentiable(nll, log_prob)
@@ -119,9 +123,9 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        d_features, d_weight, d_bias, shares = ctx.saved_tensors
-        d_generate = -(1 - ctx.smoothing) * shares * gradient if ctx.copies else None
-        d_copied = -(1 - ctx.smoothing) * (1 - shares) * gradient if ctx.copies else None
+        d_features, d_weight, d_bias, generated, copied = ctx.saved_tensors
+        d_generate = -(1 - ctx.smoothing) * generated * gradient if ctx.copies else None
+        d_copied = -(1 - ctx.smoothing) * copied * gradient if ctx.copies else None
         return d_features * gradient, d_weight * gradient, d_bias * gradient, None, None, d_generate, d_copied, None
 
 
@@ -148,10 +152,8 @@ def smoothed_cross_entropy(
     spread evenly over the vocabulary. copied: then a token's probability is generate * softmax + copied, and targets
     may have ids from V on, which can only be copied; what is smoothed is the softmax. N = 0 gives zero loss and zero
     gradients. counts: (N,) how often each token counts, 0 for padding that has to stay because shapes are fixed; None:
-    once. Raises ValueError for counts together with copied.
+    once.
     """
-    if counts is not None and copied is not None:
-        raise ValueError("tokens that count differently can't be copied")
     log_generate, log_copied = copied or (None, None)
     given = (features, weight, bias, targets, smoothing, log_generate, log_copied, counts)
     return Loss(*_SmoothedCrossEntropy.apply(*given))  # type: ignore[no-untyped-call]

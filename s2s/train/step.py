@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from s2s.errors import ConfigError, NonFiniteError
+from s2s.model.copying import PointerGenerator
 from s2s.model.seq2seq import Seq2Seq, at_positions, real_positions
 from s2s.tensors import persistent_buffers
 from s2s.train.loss import Copied, Loss, best_tokens, guided_alignment, smoothed_cross_entropy, symmetric_divergence
@@ -105,14 +106,24 @@ def target_loss(model: Seq2Seq, batch: Batch, output: DecoderOutput, smoothing: 
     features, targets = real_positions(output.features, lengths), real_positions(batch.target_out, lengths)
     copied = None
     if model.copy is not None:
-        if batch.copies is None:
-            raise ConfigError("this model copies, and the batch doesn't say what", where="copy")
         real = at_positions(output, lambda value: real_positions(value, lengths))
-        rows = torch.repeat_interleave(lengths)
-        copied = Copied(*model.copy.target_log_probs(real, batch.copies[rows], targets))
+        copied = copied_targets(model.copy, batch, real, torch.repeat_interleave(lengths), targets)
     weight, bias = model.output.weight, model.output.bias
     loss = smoothed_cross_entropy(features, weight, bias, targets, smoothing=smoothing, copied=copied)
     return loss, features
+
+
+def copied_targets(
+    copy: PointerGenerator, batch: Batch, output: DecoderOutput, rows: Tensor, targets: Tensor
+) -> Copied:
+    """What copying gives to N targets of a batch.
+
+    output: at these N positions, (N, ...). rows: of the batch that they stand in, (N,). Raises ConfigError for a batch
+    that doesn't say what can be copied.
+    """
+    if batch.copies is None:
+        raise ConfigError("this model copies, and the batch doesn't say what", where="copy")
+    return Copied(*copy.target_log_probs(output, batch.copies[rows], targets))
 
 
 @torch.no_grad()

@@ -5,9 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_toys import MIXED, batch, kind, tiny
+from model_toys import MIXED, TARGET, batch, kind, tiny
 
 from s2s.attention import build, names
+from s2s.model.copying import pointer
 from s2s.registry import group_defaults
 from s2s.text.batching import fill_to_shape
 from s2s.train.graph import fixed_loss, fixed_shape, obstacle
@@ -60,25 +61,44 @@ def test_a_bucket_has_one_shape():
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_tokens_that_count_nothing(smoothing):
+@pytest.mark.parametrize("copying", [False, True])
+def test_tokens_that_count_nothing(smoothing, copying):
     generator = torch.Generator().manual_seed(0)
     leaves = [
         torch.randn(*s, generator=generator, dtype=torch.float64).requires_grad_() for s in ((9, 5), (7, 5), (7,))
     ]
     targets, real = torch.arange(9) % 7, torch.arange(9) % 3 != 1
-    counted = smoothed_cross_entropy(*leaves, targets, smoothing=smoothing, counts=real.double())
-    alone = smoothed_cross_entropy(leaves[0][real], *leaves[1:], targets[real], smoothing=smoothing)
+    if copying:
+        targets[3] = 8  # can only be copied
+        leaves += [torch.linspace(-3, -1, 9, dtype=torch.float64).requires_grad_() for _ in range(2)]
+
+    def loss(rows, **counts):
+        copied = Copied(leaves[3][rows], leaves[4][rows]) if copying else None
+        features, weight, bias = leaves[0][rows], *leaves[1:3]
+        return smoothed_cross_entropy(
+            features, weight, bias, targets[rows], smoothing=smoothing, copied=copied, **counts
+        )
+
+    counted, alone = loss(slice(None), counts=real.double()), loss(real)
     for one, other in zip(counted[:2], alone[:2], strict=True):
         torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
     for one, other in zip(*(torch.autograd.grad(1.5 * loss.loss, leaves) for loss in (counted, alone)), strict=True):
         torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
-    with pytest.raises(ValueError, match="copied"):
-        smoothed_cross_entropy(*leaves, targets, counts=real.double(), copied=Copied(targets, targets))
 
 
-def assert_filled_equals_unfilled(model):
+def copying(model, one):
+    """A model that copies, and a batch of which it can: some targets stand in the source and nowhere else."""
+    model.copy = pointer(model.decoder.output_size, model.decoder.context_size, bias=0.4)
+    torch.nn.init.normal_(model.copy.gate.weight)
+    copies, target = one.source.clone(), one.target_out.clone()
+    copies[0, 0] = target[0, 1] = copies[1, 2] = TARGET
+    copies[1, 3] = target[1, 1] = TARGET + 1
+    return model, one._replace(copies=copies, target_out=target)
+
+
+def assert_filled_equals_unfilled(model, one=None):
     model = model.double().train()
-    one = batch()
+    one = batch() if one is None else one
     found, wanted = [], []
     for values, (loss, nll) in (
         (found, fixed_loss(model, fill_to_shape(one, *FIXED), 0.1)),
@@ -111,16 +131,24 @@ def test_every_model_gives_the_same_loss_and_gradients(options):
     assert_filled_equals_unfilled(model)
 
 
+@pytest.mark.parametrize("options", [{}, {"input_feed": False}, MIXED[1]], ids=kind)
+def test_a_model_that_copies_gives_the_same_loss_and_gradients(options):
+    model, one = copying(tiny(**options), batch())
+    assert not obstacle(model, OPTIM)
+    assert_filled_equals_unfilled(model, one)
+
+
 @pytest.mark.parametrize("options", [{"rdrop": 1.0}, {"guided_alignment": 0.5}, {"scheduled_sampling": 0.1}], ids=str)
 def test_what_needs_the_real_positions_alone_is_named(options):
     assert obstacle(tiny(), OptimConfig(**options)).startswith(f"optim.{next(iter(options))} ")
 
 
-def shapes_alone(model, monkeypatch):
+def shapes_alone(model, monkeypatch, one=None):
     """Forward and backward without any values: what waits for one, or has a shape that hangs on one, raises."""
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)  # which doesn't know this device
     nowhere = torch.device("meta")
-    loss, _ = fixed_loss(model.train().to(nowhere), fill_to_shape(batch(((2, 1),)), 2, 4, 3).to(nowhere), 0.1)
+    one = fill_to_shape(batch(((2, 1),)), 2, 4, 3) if one is None else fill_to_shape(one, *FIXED)
+    loss, _ = fixed_loss(model.train().to(nowhere), one.to(nowhere), 0.1)
     loss.backward()
 
 
@@ -132,6 +160,11 @@ def test_no_attention_waits_for_the_device(name, monkeypatch):
 @pytest.mark.parametrize("options", MIXED, ids=kind)
 def test_no_model_waits_for_the_device(options, monkeypatch):
     shapes_alone(tiny(**options, dropout=0.1), monkeypatch)
+
+
+def test_copying_waits_for_no_device(monkeypatch):
+    model, one = copying(tiny(dropout=0.1), batch())
+    shapes_alone(model, monkeypatch, one)
 
 
 def test_waiting_is_seen(monkeypatch):

@@ -23,7 +23,6 @@ from s2s.task.model import Model
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 GROWING = {"past_key_value", "past_lstmn"}
-COPYING = {"copying", "copying_transformer"}
 
 
 @pytest.fixture
@@ -52,7 +51,7 @@ def test_replayed_steps_are_the_plain_ones(attention, decoder, recorder):
         ):
             same(one, other)
     steps = model.searched["float32", "auto"][1].steps
-    if decoder in GROWING | COPYING:
+    if decoder in GROWING:
         assert steps.off
         assert not recorder.replayed
     else:
@@ -142,10 +141,8 @@ def test_rows_are_filled_up_to_few_numbers():
 def test_what_prevents_it_is_told(recorder, caplog):
     with caplog.at_level(logging.WARNING):
         decode(fresh("additive", "past_lstmn"), lines())
-        decode(fresh("additive", "copying"), lines())
     assert [record.message for record in caplog.records if record.name == "s2s"] == [
-        "steps run without CUDA graphs: the decoder's state grows with what is written",
-        "steps run without CUDA graphs: what can be copied differs from batch to batch",
+        "steps run without CUDA graphs: the decoder's state grows with what is written"
     ]
 
 
@@ -219,6 +216,6 @@ def test_cuda_graphs_give_the_plain_steps(attention, decoder, precision):
         model.model.to("cpu")
     steps = model.searched[precision, "auto"].steps
     assert isinstance(steps.recorder, CudaRecorder)
-    assert bool(steps.off) == (decoder in GROWING | COPYING), steps.off
+    assert bool(steps.off) == (decoder in GROWING), steps.off
     for one, other in zip(*found, strict=True):
         assert one.tokens == other.tokens

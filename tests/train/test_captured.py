@@ -11,6 +11,7 @@ from torch import nn
 from train_toys import OPTIM, TRAINER, VOCABULARY, Session, corpus, tiny
 
 from s2s.errors import RunError
+from s2s.model.copying import pointer
 from s2s.recording import CaptureError, CudaRecorder
 from s2s.text.batching import Example, collate
 from s2s.train import checkpoint, graph, recorded
@@ -119,6 +120,23 @@ def test_recorded_updates_equal_plain_ones(name, clip, sizes):
     assert (seen.skipped, seen.bad, seen.longest) == (1, 0, 1)
     assert seen.tokens == expected[-1].tokens
     assert captured.recorder.recorded >= 2
+
+
+def test_what_can_be_copied_is_that_of_each_batch(as_on_a_gpu):  # noqa: F811
+    models = [tiny(0.0).double().train() for _ in range(2)]
+    for model in models:
+        model.copy = pointer(model.decoder.output_size, model.decoder.context_size).double()
+    optimizers, recorder = [make_optimizer(model, OPTIM) for model in models], ReplayingRecorder()
+    captured = CapturedUpdates(models[1], optimizers[1], None, OPTIM, BUDGET, recorder)
+    for number in range(6):
+        (one,) = batches(4, start=2 * number)
+        copies, target = one.source.clone(), one.target_out.clone()
+        copies[:, 0] = target[:, 0] = VOCABULARY + number % 3  # can only be copied
+        parts = [one._replace(copies=copies, target_out=target)]
+        plain(models[0], parts, optimizers[0], None, OPTIM, rate=0.01, number=number)
+        captured.update(parts, rate=0.01, number=number)
+        same(models, optimizers, [None])
+    assert recorder.replayed
 
 
 def test_a_row_of_bad_updates_is_counted_over_reads():
