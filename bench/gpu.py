@@ -1,12 +1,12 @@
-"""What a GPU makes of the recurrent model: recorded and operation by operation, by kernels and without.
+"""What a GPU makes of recurrent models and a Transformer: recorded and operation by operation, by kernels and without.
 
     python -m bench.gpu run [ROW ...] [--device cuda] [--divide 1]   # some minutes; bench/results/gpu gets JSON
     python -m bench.gpu show                                         # a page of the last of it
 
-Training: a BiLSTM and an LSTM with dropout of 0.3, on random ids, all sentences as long as a batch says, precision as
-`trainer.precision=auto` takes it; target tokens a second, after a few updates. Search: beam 5, 15 tokens, 64 sentences
-at a time; sentences a second. Each row is a process of its own. --divide: sizes divided, to try it out on a CPU, where
-nothing can be recorded and no kernel runs.
+Training: a BiLSTM and an LSTM with dropout of 0.3, or 3 + 3 Transformer layers with 0.1, on random ids, all sentences as
+long as a batch says, precision as `trainer.precision=auto` takes it; target tokens a second, after a few updates.
+Search: beam 5, 15 tokens, 64 sentences at a time; sentences a second. Each row is a process of its own. --divide: sizes
+divided, to try it out on a CPU, where nothing can be recorded and no kernel runs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 from bench import kept
 
 RESULTS = Path(__file__).resolve().parent / "results" / "gpu"
-SHAPE = Path(__file__).resolve().parent / "shapes" / "lstm.yaml"
+SHAPES = Path(__file__).resolve().parent / "shapes"
 FACTS = ("GPU", "CPU", "torch", "Python", "s2s")
 WARM, UPDATES, SEARCHES = 5, 40, 5
 BEAM, WRITTEN, SENTENCES = 5, 15, 64
@@ -32,7 +32,10 @@ BEAM, WRITTEN, SENTENCES = 5, 15, 64
 
 @dataclass(frozen=True)
 class Row:
-    """Sizes of a model and its batches. aim: target tokens a second that training shall reach; 0: none."""
+    """Sizes of a model and its batches. aim: target tokens a second that training shall reach; 0: none.
+
+    shape: a file of bench/shapes.
+    """
 
     attention: str
     width: int
@@ -41,6 +44,7 @@ class Row:
     length: int
     changes: tuple[str, ...] = ()
     aim: int = 0
+    shape: str = "lstm"
 
 
 ROWS = {
@@ -48,6 +52,7 @@ ROWS = {
     "general, not fed": Row("general", 512, 8_000, 128, 32, ("decoder.input_feed=false",), aim=2_000_000),
     "additive, wide": Row("additive", 1024, 32_000, 256, 32, ("model.embedding=512",), aim=700_000),
     "monotonic": Row("monotonic", 512, 8_000, 128, 32),
+    "transformer": Row("multihead", 512, 8_000, 128, 32, ("model.embedding=512",), shape="transformer"),
 }
 TRAINING = {  # mode: (recorded, kernels)
     "operation by operation": (False, "plain"),
@@ -82,7 +87,7 @@ def point(name: str, device_name: str, divide: int) -> dict[str, dict[str, float
     given = ("corpus.train=none", "corpus.dev=none", "trainer.steps=1", "optim.clip=1.0")
     limits = [f"trainer.{name}={length}" for name in ("max_source", "max_target")]
     budget = f"trainer.batch_tokens={max(sentences * length, length + 1)}"
-    config = compose(str(SHAPE), [*changes, *row.changes, *given, *limits, budget])
+    config = compose(str(SHAPES / f"{row.shape}.yaml"), [*changes, *row.changes, *given, *limits, budget])
 
     def can(recorded: bool, kernels: Any) -> bool:
         use(kernels)
