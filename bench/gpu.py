@@ -3,8 +3,8 @@
     python -m bench.gpu run [ROW ...] [--device cuda] [--divide 1]   # some minutes; bench/results/gpu gets JSON
     python -m bench.gpu show                                         # a page of the last of it
 
-Training: a BiLSTM and an LSTM with dropout of 0.3, or 3 + 3 Transformer layers with 0.1, on random ids, all sentences as
-long as a batch says, precision as `trainer.precision=auto` takes it; target tokens a second, after a few updates.
+Training: a BiLSTM and an LSTM with dropout of 0.3, or 3 + 3 Transformer layers with 0.1, on random ids, all sentences
+as long as a batch says, precision as `trainer.precision=auto` takes it; target tokens a second, after a few updates.
 Search: beam 5, 15 tokens, 64 sentences at a time; sentences a second. Each row is a process of its own. --divide: sizes
 divided, to try it out on a CPU, where nothing can be recorded and no kernel runs.
 """
