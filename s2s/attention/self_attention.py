@@ -55,9 +55,14 @@ class SelfAttention(nn.Module):
         """An empty cache for as many rows as `like` (B, ...) has."""
         raise NotImplementedError
 
-    def with_room(self, state: State, length: int) -> State:
-        """The state with room for `length` tokens in all, in shapes that stay; as it is where it has to grow."""
-        return state
+    def with_room(self, state: State, length: int) -> RoomyCache:
+        """The cache with room for `length` tokens in all, so that its shapes stay: some more places at a time."""
+        cache = state if isinstance(state, RoomyCache) else _roomy(*state)
+        missing = -(-length // _ROOM) * _ROOM - cache.keys.size(2)
+        if missing <= 0:
+            return cache
+        keys, values = (F.pad(kept, (0, 0, 0, missing)) for kept in (cache.keys, cache.values))
+        return RoomyCache(keys, values, cache.used)
 
     def forward(
         self, x: Tensor, state: State, *, mask: Tensor | None = None, causal: bool, need_weights: bool = False
@@ -99,15 +104,6 @@ class MultiHead(SelfAttention):
         empty = like.new_zeros(like.size(0), self.heads, 0, self.output_size // self.heads)
         return empty, empty
 
-    def with_room(self, state: State, length: int) -> State:
-        """As the contract says: more places are added a number of them at a time."""
-        cache = state if isinstance(state, RoomyCache) else _roomy(*state)
-        missing = -(-length // _ROOM) * _ROOM - cache.keys.size(2)
-        if missing <= 0:
-            return cache
-        keys, values = (F.pad(kept, (0, 0, 0, missing)) for kept in (cache.keys, cache.values))
-        return RoomyCache(keys, values, cache.used)
-
     def forward(
         self, x: Tensor, state: State, *, mask: Tensor | None = None, causal: bool, need_weights: bool = False
     ) -> SelfAttentionOutput:
@@ -116,8 +112,8 @@ class MultiHead(SelfAttention):
         keys, values = self.score.keys(material), split_heads(values, self.heads)
         seen: Tensor | None = None
         if isinstance(state, RoomyCache):
-            state, seen = _filled(state, keys, values)
-            keys, values = state[:2]
+            state, columns, places = _filled(state, keys, values)
+            (keys, values, _), seen = state, columns <= places
         else:
             state = keys, values = _appended(state, keys, values)
             if causal and x.size(1) > 1:
@@ -180,20 +176,33 @@ class PastAttention(SelfAttention):
     def forward(
         self, x: Tensor, state: State, *, mask: Tensor | None = None, causal: bool, need_weights: bool = False
     ) -> SelfAttentionOutput:
-        """Output (B, T, part of D), weights (B, 1, T, t + T) with t at most `window`. Always causal."""
+        """Output (B, T, part of D), weights (B, 1, T, t + T) with t at most `window`. Always causal.
+
+        Weights are (B, 1, T, C) of a cache with room.
+        """
         query, rest = x[..., : self.key_size], x[..., self.key_size :]
         content = {"shared": x, "split": rest, "predict": rest[..., : self.output_size]}[self.kv]
-        keys, values = _appended(state, self.score.keys(query), content.unsqueeze(1))
-        new, total = x.size(1), keys.size(2)
-        seen = _causal(new, total, x.device, -1)
-        if self.window is not None:
-            seen = seen & ~_causal(new, total, x.device, -1 - self.window)
+        keys, values = self.score.keys(query), content.unsqueeze(1)
+        if isinstance(state, RoomyCache):
+            kept, columns, places = _filled(state, keys, values)
+            keys, values, _ = kept
+            seen = columns < places
+            if self.window is not None:
+                seen = seen & (columns >= places - self.window)
+            state = kept
+        else:
+            keys, values = _appended(state, keys, values)
+            new, total = x.size(1), keys.size(2)
+            seen = _causal(new, total, x.device, -1)
+            first = 0
+            if self.window is not None:
+                seen, first = seen & ~_causal(new, total, x.device, -1 - self.window), max(0, total - self.window)
+            state = keys[:, :, first:], values[:, :, first:]
         if mask is not None:
             seen = seen & mask[:, None, None]
         weights = masked_softmax(self.score(query, keys), seen)
         output = merge_heads(contexts(weights.to(values.dtype), values))
-        kept = slice(0 if self.window is None else max(0, total - self.window), total)
-        return SelfAttentionOutput(output, weights if need_weights else None, (keys[:, :, kept], values[:, :, kept]))
+        return SelfAttentionOutput(output, weights if need_weights else None, state)
 
 
 class TapeState(NamedTuple):
@@ -250,19 +259,19 @@ def _roomy(keys: Tensor, values: Tensor) -> RoomyCache:
     return RoomyCache(keys, values, torch.full((keys.size(0),), keys.size(2), device=keys.device))
 
 
-def _filled(cache: RoomyCache, keys: Tensor, values: Tensor) -> tuple[RoomyCache, Tensor]:
-    """The cache with new keys and values (B, H, T, ...) in the next places, and what each new position may see.
+def _filled(cache: RoomyCache, keys: Tensor, values: Tensor) -> tuple[RoomyCache, Tensor, Tensor]:
+    """The cache with new keys and values (B, H, T, ...) in the next places; all C columns, and these places.
 
-    That is (B, 1, T, C): what comes no later than itself.
+    Columns are (C,) and places (B, 1, T, 1), so that comparing them gives what each new position may see.
     """
-    new = torch.arange(keys.size(2), device=keys.device)
-    places = (cache.used.unsqueeze(1) + new)[:, None, :, None]
+    places = (cache.used.unsqueeze(1) + torch.arange(keys.size(2), device=keys.device))[:, None, :, None]
+    columns = torch.arange(cache.keys.size(2), device=keys.device)
+    used = cache.used + keys.size(2)
     keys, values = (
         kept.scatter(2, places.expand_as(one), one.to(kept.dtype))
         for kept, one in ((cache.keys, keys), (cache.values, values))
     )
-    seen = torch.arange(cache.keys.size(2), device=keys.device) <= places
-    return RoomyCache(keys, values, cache.used + len(new)), seen
+    return RoomyCache(keys, values, used), columns, places
 
 
 def _causal(new: int, total: int, device: torch.device, offset: int = 0) -> Tensor:
