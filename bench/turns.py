@@ -1,0 +1,85 @@
+"""Let several processes run one at a time, a few seconds each, so that a machine whose speed changes is fair to all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+from bench.measure import family
+
+SLICE = 3.0  # seconds of a turn
+
+
+class Turns:
+    """A round of processes of which one runs and the others, with all below them, are stopped.
+
+    Use as a context. `join` a process when it has started and `leave` when it has ended.
+    """
+
+    def __init__(self, seconds: float = SLICE) -> None:
+        self.seconds = seconds
+        self._waiting: list[int] = []  # in the order of their turns, the one that runs last
+        self._running: int | None = None
+        self._ran: dict[int, list[tuple[float, float]]] = {}
+        self._change, self._over = threading.Condition(), False
+        self._conductor = threading.Thread(target=self._conduct)
+
+    def __enter__(self) -> Turns:
+        self._conductor.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._change:
+            self._over = True
+            self._change.notify_all()
+        self._conductor.join()
+
+    def join(self, pid: int) -> None:
+        """The process waits for its turn from here on."""
+        with self._change:
+            _send(pid, signal.SIGSTOP)
+            self._ran[pid] = []
+            self._waiting.append(pid)
+            self._change.notify_all()
+
+    def leave(self, pid: int) -> None:
+        """It has no further turn."""
+        with self._change:
+            self._waiting.remove(pid)
+            self._change.notify_all()
+            while self._running == pid:
+                self._change.wait()
+
+    def running(self, pid: int) -> Callable[[float], float]:
+        """From `time.monotonic()` to how long the process has run until then. Of one that has left."""
+        turns = self._ran[pid]
+        return lambda now: sum(max(0.0, min(now, end) - start) for start, end in turns)
+
+    def _conduct(self) -> None:
+        with self._change:
+            while not self._over:
+                if not self._waiting:
+                    self._change.wait()
+                    continue
+                pid = self._running = self._waiting.pop(0)
+                self._waiting.append(pid)
+                _send(pid, signal.SIGCONT)
+                start = time.monotonic()
+                while pid in self._waiting and (left := start + self.seconds - time.monotonic()) > 0:
+                    self._change.wait(left)
+                if pid in self._waiting:
+                    _send(pid, signal.SIGSTOP)
+                self._ran[pid].append((start, time.monotonic()))
+                self._running = None
+                self._change.notify_all()
+
+
+def _send(pid: int, what: signal.Signals) -> None:
+    """A signal to a process and all below it."""
+    for one in family(pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one, what)
