@@ -24,14 +24,14 @@ _TICK = os.sysconf("SC_CLK_TCK")
 class Measured:
     """lines: seconds since the start and text of each line written. peak: bytes resident, children included.
 
-    other: processor seconds that the rest of the machine used meanwhile: above a few, a run says little. Of a process
-    that ran in turns with others it is nothing, and `running` takes seconds since the start to how long it ran.
+    other: processor seconds that the rest of the machine used meanwhile: above a few, a run says little; None of one
+    that ran in turns with others. running: seconds since the start to how long it ran, if it ran in turns.
     """
 
     code: int
     seconds: float
     peak: int
-    other: float
+    other: float | None
     lines: list[tuple[float, str]]
     running: Callable[[float], float] = float
 
@@ -45,7 +45,7 @@ def measure(
     turns: Turns | None = None,
 ) -> Measured:
     """Run to the end, or until `timeout` seconds are over. folder: where it runs. turns: that it takes with others."""
-    began, busy, own = time.monotonic(), _busy(), _children()
+    began, other = time.monotonic(), others()
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -77,10 +77,16 @@ def measure(
     watcher.join()
     seconds = time.monotonic() - began
     if turns is None:
-        return Measured(code, seconds, peak, max(0.0, _busy() - busy - (_children() - own)), lines)
+        return Measured(code, seconds, peak, other(), lines)
     turns.leave(process.pid)
     running = turns.running(process.pid)
-    return Measured(code, running(began + seconds), peak, 0.0, lines, lambda since: running(began + since))
+    return Measured(code, running(began + seconds), peak, None, lines, lambda since: running(began + since))
+
+
+def others() -> Callable[[], float]:
+    """Tells the processor seconds that all but this process and those that it started and saw end used from now on."""
+    busy, own = _busy(), _children()
+    return lambda: max(0.0, _busy() - busy - (_children() - own))
 
 
 def family(pid: int) -> list[int]:

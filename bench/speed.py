@@ -7,8 +7,8 @@
     python -m bench.speed show
 
 Target tokens a second are real ones, padding not counted, after the first updates; all toolkits train in turns of three
-seconds, as the speed of a machine may change by the minute. Decoding forces 15 tokens on 512
-sentences, in batches of 64. `other` tells for how many seconds the machine did something else beside a run.
+seconds, as the speed of a machine may change by the minute. Decoding forces 15 tokens on 512 sentences, in batches of
+64. `other` tells for how many seconds the machine did something else beside a run, or beside all that ran in turns.
 What `run` found is written to bench/results/speed as JSON, and `show` makes a page of the last for each processor, with
 pictures.
 `guard` runs once more and fails where s2s, as a ratio to the best other toolkit in the same run, is slower than it was
@@ -34,7 +34,7 @@ from typing import Any
 import sentencepiece
 
 from bench import kept
-from bench.measure import Measured, measure
+from bench.measure import Measured, measure, others
 from bench.page import TOLERANCE, Verdict, compare, draw, page, picture, table
 from bench.peers.base import FORCED, SENTENCES, SHAPES, THREADS, VOCABULARY, Corpus, Peer, Shape
 from bench.peers.eole import Eole
@@ -180,6 +180,7 @@ def _folder(name: str) -> str:
 
 def trainings(peers: Sequence[Peer], shape: Shape, corpus: Corpus, work: Path) -> dict[str, dict[str, Any]]:
     """A training run of each toolkit that trains, by name, all in turns."""
+    other = others()
     with Turns() as turns, ThreadPoolExecutor(max(1, len(peers))) as pool:
         begun = {
             peer.name: pool.submit(
@@ -188,7 +189,8 @@ def trainings(peers: Sequence[Peer], shape: Shape, corpus: Corpus, work: Path) -
             for peer in peers
             if peer.name == peer.trained_by
         }
-        return {name: one.result() for name, one in begun.items()}
+        made = {name: one.result() for name, one in begun.items()}
+    return {name: {**row, "other": round(other(), 1)} for name, row in made.items()}
 
 
 def place(work: Path, peer: Peer, shape: Shape) -> Path:
@@ -207,7 +209,8 @@ def _run(command: Sequence[str], folder: Path, turns: Turns | None = None) -> Me
 
 
 def _facts(done: Measured) -> dict[str, Any]:
-    return {"peak_mb": round(done.peak / 1e6), "other": round(done.other, 1), "seconds": round(done.seconds, 1)}
+    facts = {"peak_mb": round(done.peak / 1e6), "seconds": round(done.seconds, 1)}
+    return facts if done.other is None else {**facts, "other": round(done.other, 1)}
 
 
 def run(

@@ -85,7 +85,8 @@ class Attention(nn.Module):
         if query.device.type == "cpu":
             check_finite(query)
         if isinstance(memory, SharedMemory):
-            return apart(self.attend(together(query, memory), memory.memory, state, need_weights), memory)
+            own, grid = memory
+            return apart(self.attend(together(query, grid), own, state, need_weights), grid)
         return self.attend(query, memory, state, need_weights)
 
     def make_memory(self, encoded: Encoded) -> Memory:

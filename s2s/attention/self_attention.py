@@ -56,7 +56,7 @@ class SelfAttention(nn.Module):
         raise NotImplementedError
 
     def with_room(self, state: State, length: int) -> RoomyCache:
-        """The cache with room for `length` tokens in all, so that its shapes stay: some more places at a time."""
+        """The cache with room for `length` tokens in all, so that its shapes stay: 32 places at a time."""
         cache = state if isinstance(state, RoomyCache) else _roomy(*state)
         missing = -(-length // _ROOM) * _ROOM - cache.keys.size(2)
         if missing <= 0:

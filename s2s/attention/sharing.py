@@ -15,50 +15,58 @@ from s2s.state import select
 from s2s.types import AttentionOutput, Memory
 
 
-class SharedMemory(NamedTuple):
-    """The memory of B sources, of each of which up to K rows ask."""
+class Grid(NamedTuple):
+    """Where N rows of a search stand among those of their B sources, of each of which up to K ask."""
 
-    memory: Memory
+    sources: Tensor  # (B,) int64, those that rows ask
     width: int  # K
     places: Tensor | None  # (N,) int64: of each row in the (B, K) grid; None where all N = B K come in its order
 
 
-def for_rows(memory: Memory, rows: Tensor) -> Memory | SharedMemory:
-    """The memory that N rows of a search read. memory: of all sources. rows: (N,) int64, the source of each.
+class SharedMemory(NamedTuple):
+    """The memory of the sources of a grid."""
 
-    It is copied for each row where few rows share a source: the grid would be mostly empty.
-    """
+    memory: Memory
+    grid: Grid
+
+
+def grid_of(rows: Tensor) -> Grid | None:
+    """The grid of rows whose sources are (N,) int64; None where few share one, so that it would be mostly empty."""
     sources, own, counts = torch.unique(rows, return_inverse=True, return_counts=True)
     width = int(counts.max()) if len(rows) else 1
     cells, count = len(sources) * width, len(rows)
     if width == 1 or 2 * cells > 3 * count:
-        return cast(Memory, select(memory, rows))
-    if len(sources) < memory.mask.size(0):
-        memory = cast(Memory, select(memory, sources))
+        return None
     order = own.argsort(stable=True)
     numbers = torch.arange(count, device=rows.device)
     rank = torch.empty_like(own)
     rank[order] = numbers - (counts.cumsum(0) - counts).repeat_interleave(counts)
     places = own * width + rank
     in_order = cells == count and torch.equal(places, numbers)
-    return SharedMemory(memory, width, None if in_order else places)
+    return Grid(sources, width, None if in_order else places)
 
 
-def together(query: Tensor, shared: SharedMemory) -> Tensor:
+def shared(memory: Memory, grid: Grid) -> SharedMemory:
+    """What the rows of a grid read. memory: of all sources."""
+    if len(grid.sources) < memory.mask.size(0):
+        memory = cast(Memory, select(memory, grid.sources))
+    return SharedMemory(memory, grid)
+
+
+def together(query: Tensor, grid: Grid) -> Tensor:
     """Queries of rows (N, 1, Q) to those of sources (B, K, Q), zeros where no row asks."""
-    sources = shared.memory.mask.size(0)
-    grid = query.squeeze(1)
-    if shared.places is not None:
-        grid = grid.new_zeros(sources * shared.width, grid.size(1)).index_copy_(0, shared.places, grid)
-    return grid.view(sources, shared.width, -1)
+    sources, cells = len(grid.sources), query.squeeze(1)
+    if grid.places is not None:
+        cells = cells.new_zeros(sources * grid.width, cells.size(1)).index_copy_(0, grid.places, cells)
+    return cells.view(sources, grid.width, -1)
 
 
-def apart(output: AttentionOutput, shared: SharedMemory) -> AttentionOutput:
+def apart(output: AttentionOutput, grid: Grid) -> AttentionOutput:
     """What sources got (B, K, ...) to what rows get (N, 1, ...)."""
 
     def of_rows(values: Tensor) -> Tensor:
         flat = values.flatten(0, 1)
-        return (flat if shared.places is None else flat[shared.places]).unsqueeze(1)
+        return (flat if grid.places is None else flat[grid.places]).unsqueeze(1)
 
     weights = None if output.weights is None else of_rows(output.weights)
     aux = {name: of_rows(values) for name, values in output.aux.items()}

@@ -124,7 +124,7 @@ class RecurrentDecoder(Decoder):
         return _Past(cells, feed, self.attention.initial_state(memory), own)
 
     def with_room(self, state: State, length: int) -> State:
-        """The cache of a self-attention that can."""
+        """The cache of a self-attention with room; tapes grow."""
         past = _Past(*state)
         if self.self_attention is None:
             return past

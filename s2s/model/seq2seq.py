@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from s2s.attention.base import Attention
 from s2s.attention.reweight import Reweighted
-from s2s.attention.sharing import for_rows
+from s2s.attention.sharing import grid_of, shared
 from s2s.dropout import Dropout
 from s2s.errors import ConfigError, UsageError
 from s2s.model.base import Decoder, Encoder, SelfAttentionBuilder
@@ -172,9 +172,9 @@ def step_function(
 
 def _for_rows(decoder: Decoder, memory: Any, state: State, rows: Tensor) -> Any:
     """The memory that rows of a search read: shared by attentions without a state, else that of each row."""
-    parts: list[Any] = []
+    grid, parts = grid_of(rows), list[Any]()
     for part in decoder.attended(memory, state):
-        own: Any = select(part.memory, rows) if tensors(part.state) else for_rows(part.memory, rows)
+        own: Any = select(part.memory, rows) if grid is None or tensors(part.state) else shared(part.memory, grid)
         parts.append(part._replace(memory=own))
     return decoder.with_attended(memory, state, parts)[0]
 
@@ -193,8 +193,8 @@ def start_search(
     """A step function and its first state (one row a source) for source ids (B, S). Call under `torch.no_grad`.
 
     words: that outputs shall have; 0: any. shortlist: ids (U,) of the tokens that are searched among, and whose they
-    are, (B, U) bool. steps: of this model, replayed where no shortlist is given. Raises UsageError
-    where the model can't be asked for a number.
+    are, (B, U) bool. steps: of this model, replayed where no shortlist is given. Raises UsageError where the model
+    can't be asked for a number.
     """
     if words and (model.features is None or model.features.length is None):
         raise UsageError(

@@ -132,7 +132,7 @@ class TransformerDecoder(Decoder):
         return _Past(torch.zeros(encoded.final.size(0), dtype=torch.int64, device=encoded.final.device), layers)
 
     def with_room(self, state: State, length: int) -> State:
-        """Each layer's cache, where its self-attention can."""
+        """Each layer's cache with room."""
         past = _Past(*state)
         layers = [_LayerPast(*one) for one in past.layers]
         return past._replace(

@@ -111,11 +111,7 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
                 d_weight -= spread * (rows.sum(0) if counts is None else counts.to(weight.dtype) @ rows)
                 d_bias -= spread * total_count
         if needed:
-            generated_shares, copied_shares = shares, 1 - shares
-            if counts is not None:
-                generated_shares, copied_shares = shares * counts, copied_shares * counts
-            kept = d_inputs.to(features.dtype), d_weight, d_bias, generated_shares, copied_shares  # type: ignore[union-attr]
-            ctx.save_for_backward(*kept)
+            ctx.save_for_backward(d_inputs.to(features.dtype), d_weight, d_bias, shares, counts)  # type: ignore[union-attr]
             ctx.smoothing, ctx.copies = smoothing, log_copied is not None
         nll = nll.clone() if loss is nll else nll
         ctx.mark_non_differentiable(nll, log_prob)
@@ -123,9 +119,11 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        d_features, d_weight, d_bias, generated, copied = ctx.saved_tensors
-        d_generate = -(1 - ctx.smoothing) * generated * gradient if ctx.copies else None
-        d_copied = -(1 - ctx.smoothing) * copied * gradient if ctx.copies else None
+        d_features, d_weight, d_bias, shares, counts = ctx.saved_tensors
+        d_generate = d_copied = None
+        if ctx.copies:
+            scale = -(1 - ctx.smoothing) * gradient * (1 if counts is None else counts)
+            d_generate, d_copied = scale * shares, scale * (1 - shares)
         return d_features * gradient, d_weight * gradient, d_bias * gradient, None, None, d_generate, d_copied, None
 
 

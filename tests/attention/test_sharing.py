@@ -5,7 +5,7 @@ import torch
 from attention_toys import CASES, IDS, drawn, made, rows_of
 
 from s2s.attention.functional import additive_energies, additive_energies_plain
-from s2s.attention.sharing import SharedMemory, for_rows
+from s2s.attention.sharing import grid_of, shared
 from s2s.state import tensors
 
 SOURCES = 4
@@ -34,9 +34,7 @@ def test_together_is_alone(case, kind):
     queries, encoded = drawn(case, batch=SOURCES, steps=11, lengths=[2, 4, 3, 4], dtype=torch.float64)
     memory, rows = module.remember(encoded), torch.tensor(ROWS[kind])
     query = queries[0, : len(rows), None]
-    shared = for_rows(memory, rows)
-    assert isinstance(shared, SharedMemory)
-    found, alone = module(query, shared, ()), module(query, rows_of(memory, rows), ())
+    found, alone = module(query, shared(memory, grid_of(rows)), ()), module(query, rows_of(memory, rows), ())
     torch.testing.assert_close(found.context, alone.context)
     assert (found.weights is None) == (alone.weights is None)
     if alone.weights is not None:
@@ -53,19 +51,16 @@ def memory_of(case=("dot", 4, 4, {})):
 
 def test_keys_and_values_are_copied_for_no_row():
     memory = memory_of()
-    shared = for_rows(memory, torch.tensor(ROWS["full"]))
-    assert shared.memory is memory
-    assert shared.places is None
-    assert [one.size(0) for one in tensors(for_rows(memory, torch.tensor(ROWS["gone"])).memory)] == [2, 2, 2]
+    grid = grid_of(torch.tensor(ROWS["full"]))
+    assert shared(memory, grid).memory is memory
+    assert grid.places is None
+    gone = shared(memory, grid_of(torch.tensor(ROWS["gone"])))
+    assert [one.size(0) for one in tensors(gone.memory)] == [2, 2, 2]
 
 
 @pytest.mark.parametrize("rows", [[0, 1, 2, 3], [2, 0], [0, 0, 0, 0, 1, 2, 3], [1], []], ids=str)
-def test_where_few_share_a_source_each_row_has_its_own(rows):
-    memory, index = memory_of(), torch.tensor(rows, dtype=torch.int64)
-    found = for_rows(memory, index)
-    assert not isinstance(found, SharedMemory)
-    for one, other in zip(tensors(found), tensors(memory), strict=True):
-        assert torch.equal(one, other[index])
+def test_where_few_share_a_source_there_is_no_grid(rows):
+    assert grid_of(torch.tensor(rows, dtype=torch.int64)) is None
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 4, 8), (2, 1, 70, 64), (5, 3, 300, 512), (2, 2, 700, 512), (1, 0, 4, 8)])

@@ -228,6 +228,7 @@ def test_what_was_found_is_kept_after_each_round(tmp_path, monkeypatch):
     monkeypatch.setattr(own, "beams", ())
     speed.run([own], SHAPES[:1], 2, tmp_path, lambda done: rounds.append(json.loads(json.dumps(done))))
     row = f"{SHAPES[0].name}: tokens/s"
+    assert all(run["other"] >= 0 for done in rounds for run in done["found"][row]["s2s"])
     assert [(done["rounds"], [run["rate"] for run in done["found"][row]["s2s"]]) for done in rounds] == [
         (1, [0]),
         (2, [0, 1]),

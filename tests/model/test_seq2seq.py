@@ -199,17 +199,22 @@ def test_a_memory_is_projected_once_a_source(monkeypatch):
     assert calls == [1]
 
 
-@pytest.mark.parametrize("attention", ["additive", "coverage"])
-def test_beams_share_a_source_unless_the_attention_has_a_state(attention, monkeypatch):
-    model, given = tiny(attention=attention), batch()
-    seen = []
-    forward = model.decoder.forward
+def memories_read(model, monkeypatch):
+    """A list that gets the memory of each call of the decoder."""
+    seen, forward = [], model.decoder.forward
 
     def spy(tokens, memory, state, **options):
         seen.append(memory)
         return forward(tokens, memory, state, **options)
 
     monkeypatch.setattr(model.decoder, "forward", spy)
+    return seen
+
+
+@pytest.mark.parametrize("attention", ["additive", "coverage"])
+def test_beams_share_a_source_unless_the_attention_has_a_state(attention, monkeypatch):
+    model, given = tiny(attention=attention), batch()
+    seen = memories_read(model, monkeypatch)
     step, state = search_of(model, given)
     index = torch.tensor([0, 0, 1, 1, 2, 2])
     found = step(torch.full((6,), BOS), select(state, index), index)
@@ -224,18 +229,12 @@ def test_beams_share_a_source_unless_the_attention_has_a_state(attention, monkey
 def test_what_a_mechanism_keeps_beside_keys_and_values_is_indexed_too(monkeypatch):
     model, given = tiny(), batch()
     memory, state = model.start(given.source, given.source_lengths)
-    seen = []
-    forward = model.decoder.forward
-
-    def spy(tokens, memory, state, **options):
-        seen.append(memory)
-        return forward(tokens, memory, state, **options)
-
-    monkeypatch.setattr(model.decoder, "forward", spy)
+    seen = memories_read(model, monkeypatch)
     step = step_function(model, Memory(*memory[:3], (torch.arange(3),)))
-    index = torch.tensor([2, 0])
-    step(torch.full((2,), BOS), select(state, index), index)
-    assert torch.equal(seen[0].extra[0], index)
+    for rows in ([2, 0], [0, 0, 0, 0, 1, 2, 2]):
+        index = torch.tensor(rows)
+        step(torch.full((len(rows),), BOS), select(state, index), index)
+        assert torch.equal(seen[-1].extra[0], index)
 
 
 def test_the_first_state_belongs_to_the_search_alone():
