@@ -6,9 +6,9 @@
     python -m bench.speed guard [NAME ...] [--shapes S ...] [--rounds 1] [--tolerance 0.15] [--work DIR]
     python -m bench.speed show
 
-Target tokens a second are real ones, padding not counted, after the first updates; all toolkits train in turns of three
-seconds, as the speed of a machine may change by the minute. Decoding forces 15 tokens on 512 sentences, in batches of
-64. `other` tells for how many seconds the machine did something else beside a run, or beside all that ran in turns.
+Target tokens a second are real ones, padding not counted, after the first updates. Decoding forces 15 tokens on 512
+sentences, in batches of 64. All toolkits train in turns of three seconds, and decode in turns of one, as the speed of a
+machine may change by the minute. `other` tells for how many seconds the machine did something else meanwhile.
 What `run` found is written to bench/results/speed as JSON, and `show` makes a page of the last for each processor, with
 pictures.
 `guard` runs once more and fails where s2s, as a ratio to the best other toolkit in the same run, is slower than it was
@@ -26,8 +26,9 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ import sentencepiece
 from bench import kept
 from bench.measure import Measured, measure, others
 from bench.page import TOLERANCE, Verdict, compare, draw, page, picture, table
-from bench.peers.base import FORCED, SENTENCES, SHAPES, THREADS, VOCABULARY, Corpus, Peer, Shape
+from bench.peers.base import BEAMS, FORCED, SENTENCES, SHAPES, THREADS, VOCABULARY, Corpus, Peer, Shape
 from bench.peers.eole import Eole
 from bench.peers.itself import S2S, S2SInHalf
 from bench.peers.joeynmt import JoeyNMT
@@ -62,7 +63,9 @@ PEERS: tuple[Peer, ...] = (
 )
 FACTS = ("CPU", "cores", "memory", "torch", "Python", "s2s")  # of the machine
 WARM = 4  # updates that aren't counted
-TIMEOUT = 600.0
+TIMEOUT = 600.0  # of a run that is alone
+TRAIN, DECODE = 3.0, 1.0  # seconds of a turn
+LOG = "output.log"
 
 
 def prepare(corpus: Path, work: Path) -> None:
@@ -141,9 +144,7 @@ def versions(peer: Peer, work: Path) -> dict[str, str] | None:
     return told
 
 
-def training(
-    peer: Peer, shape: Shape, corpus: Corpus, folder: Path, python: Path, turns: Turns | None = None
-) -> dict[str, Any]:
+def training(peer: Peer, shape: Shape, corpus: Corpus, folder: Path, python: Path, turns: Turns) -> dict[str, Any]:
     """One training run. turns: that it takes with others."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -156,13 +157,17 @@ def training(
     return {**_facts(done), "rate": tokens / (steps[-1][0] - steps[WARM - 1][0]), "first": steps[0][0]}
 
 
-def decoding(peer: Peer, shape: Shape, corpus: Corpus, folder: Path, python: Path, beam: int) -> dict[str, Any]:
+def decoding(
+    peer: Peer, shape: Shape, corpus: Corpus, folder: Path, python: Path, beam: int, turns: Turns
+) -> dict[str, Any]:
     """One decoding run. It fails where an output has more or fewer tokens than asked: rates of others say nothing."""
     output = folder / peer.output if peer.output else None
     if output:
         output.unlink(missing_ok=True)
-    done = _run(peer.decode(shape, corpus, folder, python, beam), folder)
+    done = _run(peer.decode(shape, corpus, folder, python, beam), folder, turns)
     try:
+        if done.code:
+            raise ValueError(f"it ended with {done.code}: {[line for _, line in done.lines[-5:]]}")
         rate = peer.sentences_a_second(done)
         if output:
             lengths = [len(line.split()) for line in output.read_text(encoding="utf-8").splitlines()]
@@ -178,17 +183,11 @@ def _folder(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name)
 
 
-def trainings(peers: Sequence[Peer], shape: Shape, corpus: Corpus, work: Path) -> dict[str, dict[str, Any]]:
-    """A training run of each toolkit that trains, by name, all in turns."""
+def in_turns(runs: Mapping[str, Callable[[Turns], dict[str, Any]]], seconds: float) -> dict[str, dict[str, Any]]:
+    """What each of some runs has found, by name. All of them take turns of so many seconds."""
     other = others()
-    with Turns() as turns, ThreadPoolExecutor(max(1, len(peers))) as pool:
-        begun = {
-            peer.name: pool.submit(
-                training, peer, shape, corpus, place(work, peer, shape), python_of(peer, work), turns
-            )
-            for peer in peers
-            if peer.name == peer.trained_by
-        }
+    with Turns(seconds) as turns, ThreadPoolExecutor(max(1, len(runs))) as pool:
+        begun = {name: pool.submit(run, turns) for name, run in runs.items()}
         made = {name: one.result() for name, one in begun.items()}
     return {name: {**row, "other": round(other(), 1)} for name, row in made.items()}
 
@@ -198,19 +197,17 @@ def place(work: Path, peer: Peer, shape: Shape) -> Path:
     return work / "runs" / _folder(peer.trained_by) / shape.name
 
 
-def _run(command: Sequence[str], folder: Path, turns: Turns | None = None) -> Measured:
+def _run(command: Sequence[str], folder: Path, turns: Turns) -> Measured:
     root = str(Path(__file__).resolve().parents[1])
     environment = {"OMP_NUM_THREADS": str(THREADS), "PYTHONPATH": root, "HF_HUB_OFFLINE": "1"}
     environment["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"  # OpenNMT-py's own checkpoints
-    timeout = TIMEOUT * (1 if turns is None else len(PEERS))
-    done = measure(command, timeout=timeout, folder=folder, environment=environment, turns=turns)
-    (folder / "output.log").write_text("".join(f"{at:8.2f} {line}\n" for at, line in done.lines), encoding="utf-8")
+    done = measure(command, timeout=TIMEOUT * len(PEERS), folder=folder, environment=environment, turns=turns)
+    (folder / LOG).write_text("".join(f"{at:8.2f} {line}\n" for at, line in done.lines), encoding="utf-8")
     return done
 
 
 def _facts(done: Measured) -> dict[str, Any]:
-    facts = {"peak_mb": round(done.peak / 1e6), "seconds": round(done.seconds, 1)}
-    return facts if done.other is None else {**facts, "other": round(done.other, 1)}
+    return {"peak_mb": round(done.peak / 1e6), "seconds": round(done.seconds, 1)}
 
 
 def run(
@@ -238,22 +235,34 @@ def run(
     done: dict[str, Any] = {**stamp, "versions": told, "rounds": 0, "found": found}
     for number in range(rounds):
         for shape in shapes:
-            here = [peer for peer in peers if shape.name in peer.shapes]
-            trained = trainings(here, shape, corpus, work)
-            for peer in here:
-                folder, python = place(work, peer, shape), python_of(peer, work)
-                rows = [(f"{shape.name}: tokens/s", trained[peer.name])] if peer.name in trained else []
-                for beam in peer.beams:
-                    row = f"{shape.name}: sentences/s, {'greedy' if beam == 1 else f'beam {beam}'}"
-                    if (folder / "output.log").exists() and "error" not in (rows[0][1] if rows else {}):
-                        rows.append((row, decoding(peer, shape, corpus, folder, python, beam)))
-                for row, made in rows:
-                    found.setdefault(row, {}).setdefault(peer.name, []).append(made)
-                    print(f"round {number + 1}, {row}, {peer.name}: {made}", file=sys.stderr, flush=True)
+            for row, rows in _rows([peer for peer in peers if shape.name in peer.shapes], shape, corpus, work):
+                for name, made in rows.items():
+                    found.setdefault(row, {}).setdefault(name, []).append(made)
+                    print(f"round {number + 1}, {row}, {name}: {made}", file=sys.stderr, flush=True)
         done["rounds"] = number + 1
         if keep is not None:
             keep(done)
     return done
+
+
+def _rows(
+    peers: Sequence[Peer], shape: Shape, corpus: Corpus, work: Path
+) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
+    """Each row of a shape, once, with what each toolkit reached."""
+    given = {peer.name: (peer, shape, corpus, place(work, peer, shape), python_of(peer, work)) for peer in peers}
+    trained = in_turns(
+        {peer.name: partial(training, *given[peer.name]) for peer in peers if peer.name == peer.trained_by}, TRAIN
+    )
+    yield f"{shape.name}: tokens/s", trained
+    ready = [
+        peer
+        for peer in peers
+        if (place(work, peer, shape) / LOG).exists() and "error" not in trained.get(peer.trained_by, {})
+    ]
+    for beam in BEAMS:
+        decoders = [peer for peer in ready if beam in peer.beams]
+        rows = in_turns({peer.name: partial(decoding, *given[peer.name], beam) for peer in decoders}, DECODE)
+        yield f"{shape.name}: sentences/s, {'greedy' if beam == 1 else f'beam {beam}'}", rows
 
 
 def show() -> None:

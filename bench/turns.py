@@ -11,8 +11,6 @@ from collections.abc import Callable
 
 from bench.measure import family
 
-SLICE = 3.0  # seconds of a turn
-
 
 class Turns:
     """A round of processes of which one runs and the others, with all below them, are stopped.
@@ -20,7 +18,7 @@ class Turns:
     Use as a context. `join` a process when it has started and `leave` when it has ended.
     """
 
-    def __init__(self, seconds: float = SLICE) -> None:
+    def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._waiting: list[int] = []  # in the order of their turns, the one that runs last
         self._running: int | None = None

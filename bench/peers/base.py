@@ -14,6 +14,7 @@ VOCABULARY = 8000  # pieces, one vocabulary for both sides
 THREADS = 2
 FORCED = 15  # tokens of every output when decoding is measured
 SENTENCES = 512  # that are decoded
+TOOK = r"(\d+) sentences in ([\d.]+) s"  # what the loops here tell
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,14 @@ def steps_of(lines: Sequence[tuple[float, str]], pattern: str) -> list[tuple[flo
     return [(seconds, float(match.group(1))) for seconds, match in found if match]
 
 
-def number_in(lines: Sequence[tuple[float, str]], pattern: str) -> float:
-    """The last number that `pattern` finds. Raises ValueError without any."""
-    found = [match.group(1) for _, line in lines if (match := re.search(pattern, line))]
+def rate_of(done: Measured, pattern: str) -> float:
+    """Sentences a second of a run that tells how many seconds they took, as soon as they are over.
+
+    pattern: finds the seconds as its last group, and before them how many sentences, if not `SENTENCES`. Of a run in
+    turns only the seconds in which it ran count, which it can't know by itself. Raises ValueError if nothing is found.
+    """
+    found = [(at, match.groups()) for at, line in done.lines if (match := re.search(pattern, line))]
     if not found:
-        raise ValueError(f"nothing like {pattern!r} in what it wrote: {[line for _, line in lines[-5:]]}")
-    return float(found[-1])
+        raise ValueError(f"nothing like {pattern!r} in what it wrote: {[line for _, line in done.lines[-5:]]}")
+    at, (*count, seconds) = found[-1]
+    return float(count[0] if count else SENTENCES) / (done.running(at) - done.running(at - float(seconds)))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.measure import Measured
-from bench.peers.base import BEAMS, EVERY, FORCED, SENTENCES, Corpus, Shape, number_in, steps_of
+from bench.peers.base import BEAMS, EVERY, FORCED, Corpus, Shape, rate_of, steps_of
 
 _CONFIG = """data:
   corpus: {{path_src: {train}.en, path_tgt: {train}.de}}
@@ -113,4 +113,4 @@ class Eole:
         return [str(python.with_name("eole")), "predict", "--config", str(folder / "predict.yaml")]
 
     def sentences_a_second(self, done: Measured) -> float:
-        return SENTENCES / number_in(done.lines, r"prediction time including all \(s\): ([\d.]+)")
+        return rate_of(done, r"prediction time including all \(s\): ([\d.]+)")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure import Measured
-from bench.peers.base import BEAMS, EVERY, THREADS, Corpus, Shape, number_in
+from bench.peers.base import BEAMS, EVERY, THREADS, TOOK, Corpus, Shape, rate_of
 from s2s.train.precision import matrix_units
 
 _SHAPES = Path(__file__).resolve().parents[1] / "shapes"
@@ -53,7 +53,7 @@ class S2S:
         return [str(python), str(_LOOP), str(_run(folder)), str(corpus.path("test", "en")), settings]
 
     def sentences_a_second(self, done: Measured) -> float:
-        return number_in(done.lines, r"([\d.]+) sentences/s")
+        return rate_of(done, TOOK)
 
 
 class S2SInHalf(S2S):

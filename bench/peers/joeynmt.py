@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from bench.measure import Measured
-from bench.peers.base import BEAMS, EVERY, FORCED, SENTENCES, Corpus, Shape, number_in, steps_of
+from bench.peers.base import BEAMS, EVERY, FORCED, Corpus, Shape, rate_of, steps_of
 
 _LOOP = Path(__file__).with_name("joeynmt_loop.py")
 
@@ -41,7 +41,7 @@ class JoeyNMT:
         return [str(python), "-P", str(_LOOP), *words]  # -P: joeynmt.py beside it is not the package
 
     def sentences_a_second(self, done: Measured) -> float:
-        return SENTENCES / number_in(done.lines, r"Generation took ([\d.]+)")
+        return rate_of(done, r"Generation took ([\d.]+)")
 
     def _write(self, path: Path, shape: Shape, corpus: Corpus, folder: Path, *, beam: int) -> None:
         def side(language: str) -> dict[str, object]:

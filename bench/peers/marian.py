@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.measure import Measured
-from bench.peers.base import BEAMS, Corpus, Shape, number_in, steps_of
+from bench.peers.base import BEAMS, TOOK, Corpus, Shape, rate_of, steps_of
 
 _LOOP = Path(__file__).with_name("marian_loop.py")
 
@@ -32,4 +32,4 @@ class Marian:
         return [str(python), str(_LOOP), "decode", str(corpus.folder), str(folder / "model"), str(beam)]
 
     def sentences_a_second(self, done: Measured) -> float:
-        return number_in(done.lines, r"([\d.]+) sentences/s")
+        return rate_of(done, TOOK)

@@ -77,4 +77,4 @@ else:
     began = time.perf_counter()
     for rows in batches:
         decode(rows)
-    print(f"{len(sources) / (time.perf_counter() - began):.1f} sentences/s")
+    print(f"{len(sources)} sentences in {time.perf_counter() - began:.3f} s", flush=True)

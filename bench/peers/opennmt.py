@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.measure import Measured
-from bench.peers.base import BEAMS, EVERY, FORCED, SENTENCES, Corpus, Shape, number_in, steps_of
+from bench.peers.base import BEAMS, EVERY, FORCED, Corpus, Shape, rate_of, steps_of
 
 _CONFIG = """data:
   corpus: {{path_src: {train}.en, path_tgt: {train}.de}}
@@ -99,4 +99,4 @@ class OpenNMT:
         return [command, "-model", str(model), *files, "-beam_size", str(beam), *lengths]
 
     def sentences_a_second(self, done: Measured) -> float:
-        return SENTENCES / number_in(done.lines, r"Total translation time \(s\): ([\d.]+)")
+        return rate_of(done, r"Total translation time \(s\): ([\d.]+)")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.measure import Measured
-from bench.peers.base import BEAMS, EVERY, Corpus, Shape, number_in, steps_of
+from bench.peers.base import BEAMS, EVERY, TOOK, Corpus, Shape, rate_of, steps_of
 
 _LOOP = Path(__file__).with_name("yardstick_loop.py")
 
@@ -32,7 +32,7 @@ class Yardstick:
         return self._command(shape, python, "decode", corpus, beam)
 
     def sentences_a_second(self, done: Measured) -> float:
-        return number_in(done.lines, r"([\d.]+) sentences/s")
+        return rate_of(done, TOOK)
 
     def _command(self, shape: Shape, python: Path, task: str, corpus: Corpus, number: int) -> list[str]:
         kind = "transformer" if shape.attention is None else "lstm"

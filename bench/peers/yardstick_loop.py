@@ -131,4 +131,4 @@ else:
         began = time.perf_counter()
         for part in parts:
             model.decode(part, number)
-    print(f"{len(lines) / (time.perf_counter() - began):.1f} sentences/s")
+    print(f"{len(lines)} sentences in {time.perf_counter() - began:.3f} s", flush=True)

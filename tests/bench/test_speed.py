@@ -11,7 +11,7 @@ import pytest
 from bench import kept, page, speed
 from bench.measure import measure
 from bench.peers import itself
-from bench.peers.base import SHAPES, Corpus
+from bench.peers.base import SHAPES, TOOK, Corpus, rate_of
 from s2s import app
 
 SCRIPT = """
@@ -55,8 +55,13 @@ def test_what_toolkits_write_is_read(tmp_path):
     assert peer("transformers").updates(measured("update 1 tokens 4000 loss 9.0"), tmp_path) == [(1.0, 4000.0)]
     assert peer("OpenNMT").sentences_a_second(measured("Total translation time (s): 12.800000")) == 40.0
     assert peer("JoeyNMT").sentences_a_second(measured("Generation took 5.12[sec]. (No references given)")) == 100.0
+    assert peer("s2s").sentences_a_second(measured("256 sentences in 1.5 s", "300 sentences in 2.000 s")) == 150.0
     with pytest.raises(ValueError, match="nothing like"):
         peer("JoeyNMT").sentences_a_second(measured("Traceback"))
+    # it took from 0.5 to 2.5, and had its turns until 1 and from 2
+    turns = replace(measured("", "30 sentences in 2.000 s"), running=lambda at: min(at, 1.0) + max(0.0, at - 2.0))
+    turns = replace(turns, lines=[(at + 0.5, line) for at, line in turns.lines])
+    assert peer("s2s").sentences_a_second(turns) == 30.0
 
 
 def test_tokens_of_our_own_updates_come_from_the_log(tmp_path):
@@ -99,7 +104,7 @@ def test_a_decoding_counts_only_with_outputs_of_the_asked_length(tmp_path, monke
     one, wrote = peer("JoeyNMT"), []
     monkeypatch.setattr(type(one), "decode", lambda *_: ["decode"])
 
-    def run(command, folder):
+    def run(command, folder, turns):
         assert not (folder / one.output).exists()  # that of a run before
         if wrote:
             (folder / one.output).write_text(wrote.pop(), encoding="utf-8")
@@ -109,9 +114,49 @@ def test_a_decoding_counts_only_with_outputs_of_the_asked_length(tmp_path, monke
     (tmp_path / one.output).write_text("a run before")
     for text in (None, f"{'a ' * 15}\n{'a ' * 14}\n", f"{'a ' * 15}\n", f"{'a ' * 15}\n{'b ' * 15}\n"):
         wrote += [text] if text else []
-        made = speed.decoding(one, SHAPES[0], Corpus(tmp_path), tmp_path, tmp_path / "python", 5)
+        made = speed.decoding(one, SHAPES[0], Corpus(tmp_path), tmp_path, tmp_path / "python", 5, None)
         assert ("rate" in made) == bool(text and "b" in text)
         assert ("error" in made) != ("rate" in made)
+
+
+class Sleeper:
+    """A toolkit that sleeps: 8 updates of 10 tokens and 20 sentences, a tenth of a second each."""
+
+    shapes, beams, packages, requirements, bare, output = (SHAPES[0].name,), (1,), (), (), (), None
+
+    def __init__(self, name, ends=0):
+        self.name = self.trained_by = name
+        self.ends = ends
+
+    def train(self, shape, corpus, folder, python):
+        return [str(python), "-c", f"{SLEEP}; [print('update', time.sleep(0.1)) for _ in range(8)]; exit({self.ends})"]
+
+    def updates(self, done, folder):
+        return [(at, 10) for at, line in done.lines if line.startswith("update")]
+
+    def decode(self, shape, corpus, folder, python, beam):
+        return [str(python), "-c", f"{SLEEP}; a = time.time(); time.sleep(2); b = time.time() - a; {TELL}"]
+
+    def sentences_a_second(self, done):
+        return rate_of(done, TOOK)
+
+
+SLEEP, TELL = "import time", "print('20 sentences in', b, 's')"
+
+
+def test_all_train_and_then_decode_in_turns(tmp_path, monkeypatch):
+    monkeypatch.setattr(speed, "TRAIN", 0.3)
+    monkeypatch.setattr(speed, "DECODE", 0.3)
+    done = speed.run([Sleeper("one"), Sleeper("two"), Sleeper("broken", ends=3)], SHAPES, 1, tmp_path)
+    training, decoding = done["found"].values()
+    assert list(done["found"]) == ["lstm-additive: tokens/s", "lstm-additive: sentences/s, greedy"]
+    assert list(training) == ["one", "two", "broken"]
+    assert "error" in training["broken"][0]
+    assert list(decoding) == ["one", "two"]  # nothing to decode with
+    for name in ("one", "two"):
+        assert training[name][0]["rate"] > 0
+        assert decoding[name][0]["rate"] > 11  # ten by its own clock, more in turns: it sleeps on while others run
+        assert decoding[name][0]["other"] >= 0
 
 
 def rates(**values):
