@@ -3,8 +3,9 @@
 In a loop over time, autograd multiplies a thin gradient by a thin input at every step and adds the result to a buffer
 as large as the weight or the memory: T small products and T passes over the buffer. Inside `gathered()` what goes
 through `linear`, `energies` and `contexts` only notes both factors, and the product over all steps is taken once, when
-the backward pass has gone through the first step. The products that stay in the loop take weights that are laid out
-once for all steps (`s2s.products`). Values and gradients are the same up to rounding.
+the backward pass has gone through the first step; what comes through `windows` notes its places, and is added up then.
+The products that stay in the loop take weights that are laid out once for all steps (`s2s.products`). Values and
+gradients are the same up to rounding.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class _Gathered:
     def __init__(self, factor: Tensor, dtype: torch.dtype) -> None:
         self.left: list[Tensor] = []
         self.right: list[Tensor] = []
+        self.places: list[Tensor] = []  # (N,) int64 among the rows of the factor
+        self.rows: list[Tensor] = []  # (N, I)
         self.factor = factor  # keeps its key in the loop's table valid
         self.anchor: Tensor = _Anchor.apply(factor, self, dtype)  # type: ignore[no-untyped-call]
         self._onward: PackedWeight | None = None
@@ -59,14 +62,28 @@ class _Gathered:
         self.left.append(left)
         self.right.append(right)
 
-    def gradient(self) -> Tensor:
+    def note_rows(self, places: Tensor, rows: Tensor) -> None:
+        """The same of a step that took some rows."""
+        self.places.append(places)
+        self.rows.append(rows)
+
+    def gradient(self) -> Tensor | None:
         """That of all steps. What was noted goes."""
-        self._back = None
-        left = torch.cat(self.left, -2)
-        self.left.clear()
-        right = torch.cat(self.right, -2)
-        self.right.clear()
-        return left.transpose(-2, -1) @ right
+        self._back, found = None, None
+        if self.left:
+            left = torch.cat(self.left, -2)
+            self.left.clear()
+            right = torch.cat(self.right, -2)
+            self.right.clear()
+            found = left.transpose(-2, -1) @ right
+        if self.rows:
+            found = torch.zeros_like(self.factor) if found is None else found
+            flat = found.view(-1, found.size(-1))
+            for places, rows in zip(self.places, self.rows, strict=True):
+                flat.index_add_(0, places, rows)
+            self.places.clear()
+            self.rows.clear()
+        return found
 
 
 class _Anchor(torch.autograd.Function):
@@ -80,10 +97,8 @@ class _Anchor(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, _: Tensor | None) -> tuple[Tensor | None, None, None]:
-        gathered: _Gathered = ctx.gathered
-        if not gathered.left:
-            return None, None, None
-        return gathered.gradient().to(ctx.dtype), None, None
+        gradient = ctx.gathered.gradient()
+        return None if gradient is None else gradient.to(ctx.dtype), None, None
 
 
 class _Step(torch.autograd.Function):
@@ -138,6 +153,22 @@ class _Contexts(torch.autograd.Function):
         weights, anchor = ctx.saved_tensors
         ctx.gathered.note(weights, gradient)
         return torch.matmul(gradient, anchor.transpose(-2, -1)), None, None
+
+
+class _Windows(torch.autograd.Function):
+    """Rows (N, W) among those of anchor (B, S, K)."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, index: Tensor, gathered: _Gathered) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.gathered = gathered
+        return F.embedding(index, anchor.flatten(0, 1))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None]:
+        (index,) = ctx.saved_tensors
+        ctx.gathered.note_rows(index.flatten(), gradient.flatten(0, 1))
+        return None, None, None
 
 
 @contextmanager
@@ -204,6 +235,14 @@ def contexts(weights: Tensor, values: Tensor) -> Tensor:
     if memory is None:
         return torch.matmul(weights, values)
     return _Contexts.apply(weights, memory.anchor, memory)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def windows(memory: Tensor, index: Tensor) -> Tensor:
+    """What stands at places (N, W) of the B S in a memory (B, S, K): (N, W, K). Gathered in `gathered()`."""
+    noted = _memory(memory, memory)
+    if noted is None:
+        return F.embedding(index, memory.flatten(0, 1))
+    return _Windows.apply(noted.anchor, index, noted)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _memory(x: Tensor, memory: Tensor) -> _Gathered | None:

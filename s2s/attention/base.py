@@ -213,10 +213,11 @@ def scored(
     options: Options,
     score: Callable[[int, int], Score],
     align: Alignment | None = None,
+    kind: type[ScoredAttention] = ScoredAttention,
 ) -> ScoredAttention:
     """Put a mechanism together. score: makes one from the query's width and that of the keys' material."""
     key_value = KeyValue(options.kv, memory_size, query_size)
-    return ScoredAttention(
+    return kind(
         score(query_size, key_value.key_size),
         align or SoftAlignment(Normaliser(options.normaliser, options.temperature)),
         key_value,

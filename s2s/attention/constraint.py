@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from s2s.attention.align import Aligned, Alignment, grown
 from s2s.attention.base import Attention, ScoredAttention
+from s2s.attention.local import LocalAttention
 from s2s.attention.parts import with_parts
 from s2s.attention.reweight import Reweighted
 from s2s.attention.split import PredictingQuery
@@ -113,7 +114,8 @@ def constrain(
     def kept(part: nn.Module) -> nn.Module | None:
         if isinstance(part, ScoredAttention):
             nothing = torch.zeros(1, 0, dtype=torch.bool)
-            if type(part).attend is not ScoredAttention.attend or part.align.initial_state(nothing, part.heads) != ():
+            free = type(part).attend in (ScoredAttention.attend, LocalAttention.attend)
+            if not free or part.align.initial_state(nothing, part.heads) != ():
                 raise _refused("the attention goes by its own past already", type(part.align).__name__)
             align = ForwardConstraint(
                 part.align, mode, threshold=threshold, back=back, ahead=ahead, exhausted=exhausted

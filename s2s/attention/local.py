@@ -6,15 +6,16 @@ import torch
 from torch import Tensor
 
 from s2s.attention.align import Aligned, Alignment
-from s2s.attention.base import Attention, scored
+from s2s.attention.base import Attention, ScoredAttention, scored
 from s2s.attention.functional import lengths_of, split_heads
 from s2s.attention.normalise import Normaliser
 from s2s.attention.options import Options, whole
-from s2s.attention.score import ScoreName, check_heads, make_score, uniform
-from s2s.gather import linear
-from s2s.types import State
+from s2s.attention.score import Score, ScoreName, check_heads, make_score, uniform
+from s2s.gather import linear, windows
+from s2s.types import AttentionOutput, Memory, State
 
 DEFAULT = Options()
+LONG = 4  # windows in a source, from which on it pays to read them alone
 
 
 class Window(Alignment):
@@ -26,6 +27,23 @@ class Window(Alignment):
     def __init__(self, normaliser: Normaliser, window: int) -> None:
         super().__init__()
         self.normaliser, self.window = normaliser, whole("window", window)
+
+    def places(self, query: Tensor, mask: Tensor, state: State) -> Tensor:
+        """p of each query, (B, H, T) in float32 at least, from 0 to the length of the source; H may be 1."""
+        raise NotImplementedError
+
+    def weigh(self, energies: Tensor, mask: Tensor, places: Tensor) -> Tensor:
+        """Energies (B, H, T, S) to weights, the windows at `places`."""
+        return self.inside(energies, mask, *self.distances(places, mask)).to(energies.dtype)
+
+    def after(self, state: State, query: Tensor) -> State:
+        """The state after these queries."""
+        return state
+
+    def forward(self, energies: Tensor, mask: Tensor, state: State, query: Tensor) -> Aligned:
+        """Each step by itself."""
+        weights = self.weigh(energies, mask, self.places(query, mask, state)) if mask.size(1) else energies
+        return Aligned(weights, self.after(state, query), {})
 
     def distances(self, places: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """How far each position is from p, (B, H, T, S), and how far the nearest real one is, (B, H, T, 1).
@@ -48,16 +66,17 @@ class MonotonicWindow(Window):
         """The number of the next step, (B, 1) int64."""
         return torch.zeros(mask.size(0), 1, dtype=torch.int64, device=mask.device)
 
-    def forward(self, energies: Tensor, mask: Tensor, state: State, query: Tensor) -> Aligned:
-        """The same p for all heads."""
+    def places(self, query: Tensor, mask: Tensor, state: State) -> Tensor:
+        """The same for all heads."""
         assert isinstance(state, Tensor)
-        after = state + query.size(1)
-        if not mask.size(1):
-            return Aligned(energies, after, {})
         steps = state + torch.arange(query.size(1), device=mask.device)
         last = (lengths_of(mask) - 1).clamp_min(0).unsqueeze(1)
-        places = torch.minimum(steps, last).unsqueeze(1).float()
-        return Aligned(self.inside(energies, mask, *self.distances(places, mask)).to(energies.dtype), after, {})
+        return torch.minimum(steps, last).unsqueeze(1).float()
+
+    def after(self, state: State, query: Tensor) -> State:
+        """So many steps on."""
+        assert isinstance(state, Tensor)
+        return state + query.size(1)
 
 
 class PredictiveWindow(Window):
@@ -75,17 +94,15 @@ class PredictiveWindow(Window):
         self.weight = uniform(query_size, query_size, fan=query_size)
         self.vector = uniform(query_size, fan=query_size // heads)
 
-    def places(self, query: Tensor, mask: Tensor) -> Tensor:
-        """p of query (B, T, Q), from 0 to the length of the source: (B, H, T), in float32 at least."""
+    def places(self, query: Tensor, mask: Tensor, state: State = ()) -> Tensor:
+        """Each head's own."""
         inner = torch.tanh(linear(query, self.weight))
         exact = inner.to(torch.promote_types(inner.dtype, torch.float32)) * self.vector
         return torch.sigmoid(split_heads(exact, self.heads).sum(-1)) * lengths_of(mask)[:, None, None]
 
-    def forward(self, energies: Tensor, mask: Tensor, state: State, query: Tensor) -> Aligned:
-        """Each step by itself."""
-        if not mask.size(1):
-            return Aligned(energies, state, {})
-        far, nearest = self.distances(self.places(query, mask), mask)
+    def weigh(self, energies: Tensor, mask: Tensor, places: Tensor) -> Tensor:
+        """Under the Gaussian."""
+        far, nearest = self.distances(places, mask)
         weights = self.inside(energies, mask, far, nearest)
         exponent = -2 * (far / self.window).square()
         if self.sums_to_one:
@@ -95,7 +112,38 @@ class PredictiveWindow(Window):
             weights = weights / torch.where(total > 0, total, 1.0)
         else:
             weights = weights * torch.exp(exponent)
-        return Aligned(weights.to(energies.dtype), state, {})
+        return weights.to(energies.dtype)
+
+
+class LocalAttention(ScoredAttention):
+    """A score and a `Window`. On a CPU nothing of a long source is read but what is in the windows.
+
+    Not with several heads, nor where holes in a mask leave a window empty.
+    """
+
+    def attend(self, query: Tensor, memory: Memory, state: State, need_weights: bool) -> AttentionOutput:
+        """As the base, by a batch of B T windows of W positions with a query each."""
+        align, (batch, steps, _), length = self.align, query.shape, memory.mask.size(1)
+        # in the place of the window a constraint may stand, which has a say in where to look
+        width = 2 * align.window + 2 if isinstance(align, Window) else length
+        short = length < LONG * width or not batch * steps
+        if not isinstance(align, Window) or short or self.heads > 1 or query.device.type != "cpu":
+            return super().attend(query, memory, state, need_weights)
+        places = align.places(query, memory.mask, state).squeeze(1)
+        starts = (places.detach().floor().long() - align.window).clamp(0, length - width)
+        inside = starts.unsqueeze(2) + torch.arange(width)
+        index = (inside + length * torch.arange(batch).view(-1, 1, 1)).view(-1, width)
+        mask = memory.mask.flatten()[index]
+        if bool((memory.mask.any(1, keepdim=True) & ~mask.any(1).view(batch, steps)).any()):
+            return super().attend(query, memory, state, need_weights)
+        own = Memory(windows(memory.keys, index), windows(memory.values, index), mask)
+        energies = self.score(query.reshape(batch * steps, 1, -1), self.by_head(own.keys))
+        weights = align.weigh(energies, mask, (places - starts).view(-1, 1, 1))
+        found = self.read(weights, own, (), {}, need_weights)
+        shown = found.weights
+        if shown is not None:
+            shown = shown.new_zeros(batch, steps, length).scatter(2, inside, shown.view(batch, steps, width))
+        return AttentionOutput(found.context.view(batch, steps, -1), shown, align.after(state, query), {})
 
 
 def local_m(
@@ -106,7 +154,7 @@ def local_m(
     score: see `local_p`.
     """
     align = MonotonicWindow(Normaliser(options.normaliser, options.temperature), window)
-    return scored(query_size, memory_size, options, lambda q, k: make_score(score, q, k, heads=options.heads), align)
+    return _local(query_size, memory_size, options, score, align)
 
 
 def local_p(
@@ -125,4 +173,11 @@ def local_p(
     """
     normaliser = Normaliser(options.normaliser, options.temperature)
     align = PredictiveWindow(normaliser, window, query_size, options.heads, renormalise=renormalise)
-    return scored(query_size, memory_size, options, lambda q, k: make_score(score, q, k, heads=options.heads), align)
+    return _local(query_size, memory_size, options, score, align)
+
+
+def _local(query_size: int, memory_size: int, options: Options, score: ScoreName, align: Window) -> Attention:
+    def made(query: int, key: int) -> Score:
+        return make_score(score, query, key, heads=options.heads)
+
+    return scored(query_size, memory_size, options, made, align, kind=LocalAttention)

@@ -1,17 +1,21 @@
 """Local attention: what the window, the place and the bell curve do, and what is refused."""
 
 import math
+from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
 from attention_toys import attend, drawn, made
 from references_local import local_m_rows, local_p_rows
 
-from s2s.attention import build
+from s2s.attention import build, local
+from s2s.attention.base import ScoredAttention
 from s2s.attention.functional import masked_softmax
 from s2s.attention.local import MonotonicWindow, PredictiveWindow
 from s2s.attention.normalise import Normaliser
 from s2s.errors import ConfigError
+from s2s.gather import gathered, windows
 from s2s.types import Encoded
 
 CASE = ("local_p", 4, 4, {})
@@ -199,3 +203,59 @@ def test_a_window_that_is_not_a_whole_number_from_one_is_refused(name, window):
 def test_heads_that_do_not_divide_the_query_are_refused():
     with pytest.raises(ConfigError, match=r"attention\.heads.*found 3"):
         build("local_p", query_size=4, memory_size=6, heads=3)
+
+
+def tensors_of(module, query, encoded, *, whole, looped=False, weights=True):
+    """Context and weights, by windows alone or by the whole source, and the gradients of all that they come from."""
+    query = query.clone().requires_grad_()
+    states = encoded.states.clone().requires_grad_()
+    call = partial(ScoredAttention.attend, module) if whole else module.attend
+    with gathered() if looped else nullcontext():
+        memory = module.remember(Encoded(states, encoded.final, encoded.mask))
+        state, outputs = module.initial_state(memory), []
+        for part in query.split(1, 1) if looped else [query]:
+            outputs.append(call(part, memory, state, weights))
+            state = outputs[-1].state
+    found = [torch.cat([output.context for output in outputs], 1)]
+    found += [torch.cat([output.weights for output in outputs], 1)] if weights else []
+    factors = [torch.linspace(-1, 1, one.numel(), dtype=one.dtype).view_as(one) for one in found]
+    wrt = [query, states, *module.parameters()]
+    loss = sum((one * factor).sum() for one, factor in zip(found, factors, strict=True))
+    return [*found, *torch.autograd.grad(loss, wrt, materialize_grads=True)]
+
+
+LONG_CASES = [
+    ("local_m", 4, 4, {}),
+    ("local_m", 4, 6, {"score": "general", "kv": "split", "normaliser": "entmax15"}),
+    ("local_p", 4, 6, {"kv": "project"}),
+    ("local_p", 4, 4, {"renormalise": True, "score": "scaled_dot", "temperature": 0.5}),
+]
+
+
+@pytest.mark.parametrize("looped", [False, True], ids=["at once", "in a loop"])
+@pytest.mark.parametrize("weights", [False, True], ids=["no weights", "weights"])
+@pytest.mark.parametrize("case", LONG_CASES, ids=lambda case: case[0])
+def test_windows_alone_give_what_the_whole_source_gives(case, weights, looped, monkeypatch):
+    taken = []
+    monkeypatch.setattr(local, "windows", lambda *given: taken.append(1) or windows(*given))
+    module = made((*case[:3], {"window": 2, **case[3]}), dtype=torch.float64)
+    query, encoded = drawn(case, batch=4, steps=30, length=25, lengths=[25, 0, 3, 14], dtype=torch.float64)
+    encoded.mask[3, 4:6] = False  # a hole that no window fits in
+    expected = tensors_of(module, query, encoded, whole=True, weights=weights)
+    assert not taken
+    found = tensors_of(module, query, encoded, whole=False, weights=weights, looped=looped)
+    assert len(taken) == (60 if looped else 2)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("length", [1, 12, 100])
+def test_only_windows_of_a_long_source_are_read(length):
+    module = made(("local_m", 4, 4, {"window": 2}))
+    query, encoded = drawn(CASE, steps=9, length=length)
+    memory = module.remember(encoded)
+    memory.keys[:, 20:] = torch.nan  # where no window reaches, in a source of 100
+    output = module(query, memory, module.initial_state(memory))
+    assert output.context.isfinite().all()
+    assert output.weights.shape == (2, 9, length)
+    torch.testing.assert_close(output.weights.sum(-1), torch.ones(2, 9))
