@@ -39,6 +39,7 @@ bench: $(READY) ## speed beside other toolkits; CORPUS=FOLDER with train, val an
 	$(BIN)/python -m bench.speed prepare $(CORPUS)
 	-$(BIN)/python -m bench.speed install
 	-$(BIN)/python -m bench.speed run
+	-$(BIN)/python -m bench.speed profile
 	$(BIN)/python -m bench.speed show
 	$(BIN)/python -m bench.growth run
 	$(BIN)/python -m bench.growth show

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import signal
 import subprocess
 import threading
 import time
@@ -54,6 +55,7 @@ def measure(
         errors="replace",
         cwd=folder,
         env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
+        start_new_session=True,
     )
     if turns is not None:
         turns.join(process.pid)
@@ -64,23 +66,32 @@ def measure(
         while not ended.wait(0.2):
             peak = max(peak, sum(map(_resident, family(process.pid))))
             if time.monotonic() - began > timeout:
-                for pid in reversed(family(process.pid)):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, 9)
+                send(process.pid, signal.SIGKILL)
 
     watcher = threading.Thread(target=look_on)
     watcher.start()
     assert process.stdout is not None
-    lines = [(time.monotonic() - began, line.rstrip("\n")) for line in process.stdout]
-    code = process.wait()
-    ended.set()
-    watcher.join()
+    try:
+        lines = [(time.monotonic() - began, line.rstrip("\n")) for line in process.stdout]
+        code = process.wait()
+    except BaseException:
+        send(process.pid, signal.SIGKILL)  # it has a session of its own, so Ctrl-C doesn't reach it
+        raise
+    finally:
+        ended.set()
+        watcher.join()
     seconds = time.monotonic() - began
     if turns is None:
         return Measured(code, seconds, peak, other(), lines)
     turns.leave(process.pid)
     running = turns.running(process.pid)
     return Measured(code, running(began + seconds), peak, None, lines, lambda since: running(began + since))
+
+
+def send(pid: int, what: signal.Signals) -> None:
+    """A signal to a process that `measure` has started and to all that it started, even if it has ended itself."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, what)
 
 
 def others() -> Callable[[], float]:

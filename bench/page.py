@@ -125,7 +125,23 @@ def _section(name: str, done: Mapping[str, Any]) -> str:
         f"\n## {done['machine']['CPU']}, {done['date']}\n\n{told(done['machine'])}. {rounds}; beside a run other work "
         f"took at most {load} processor seconds. Written by `python -m bench.speed show` from {name}, which `python -m "
         f"bench.speed run` made.\n\n{summary(done['found'])}\n\n![rates]({picture(name)})\n\n{table(done['found'])}\n"
+        + (profiled(**done["profile"]) if "profile" in done else "")
         + (f"\nVersions: {packages}.\n" if packages else "")
+    )
+
+
+def profiled(date: str, found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Where an update's time goes with s2s: a line for each shape."""
+    names = [part["name"] for part in next(iter(found.values()))["parts"]]
+    lines = [f"| s2s | target tokens/s | at best | an update | {' | '.join(names)} |", "|---" * (4 + len(names)) + "|"]
+    for shape, one in found.items():
+        speeds = [f"{one['tokens'] / one[what]:,.0f}" for what in ("seconds", "floor")]
+        cells = [f"{1e3 * part['seconds']:.0f} / {1e3 * part['floor']:.0f}" for part in (one, *one["parts"])]
+        lines.append(f"| {shape} | {' | '.join([*speeds, *cells])} |")
+    return (
+        f"\nWhere the time goes, in ms, / the fewest that its matrix products and what must be moved need at the rates "
+        f"which this machine was seen to reach in a large product and a copy ({date}, `python -m bench.speed "
+        f"profile`):\n\n" + "\n".join(lines) + "\n"
     )
 
 

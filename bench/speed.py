@@ -4,13 +4,14 @@
     python -m bench.speed install [NAME ...] [--work DIR]  # an environment for each toolkit
     python -m bench.speed run [NAME ...] [--shapes S ...] [--rounds 3] [--work DIR]
     python -m bench.speed guard [NAME ...] [--shapes S ...] [--rounds 1] [--tolerance 0.15] [--work DIR]
+    python -m bench.speed profile [--shapes S ...] [--work DIR]  # where s2s's time goes, beside the least possible
     python -m bench.speed show
 
 Target tokens a second are real ones, padding not counted, after the first updates. Decoding forces 15 tokens on 512
 sentences, in batches of 64. All toolkits train in turns of three seconds, and decode in turns of one, as the speed of a
 machine may change by the minute. `other` tells for how many seconds the machine did something else meanwhile.
-What `run` found is written to bench/results/speed as JSON, and `show` makes a page of the last for each processor, with
-pictures.
+What `run` found is written to bench/results/speed as JSON, `profile` adds to the last of this processor, and `show`
+makes a page of the last for each processor, with pictures.
 `guard` runs once more and fails where s2s, as a ratio to the best other toolkit in the same run, is slower than it was
 kept. It compares with the yardstick too, plain torch at work of the same sizes, which is there where nothing else is.
 A toolkit that isn't installed is left out, and it says so.
@@ -28,6 +29,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,12 +41,13 @@ from bench.measure import Measured, measure, others
 from bench.page import TOLERANCE, Verdict, compare, draw, page, picture, table
 from bench.peers.base import BEAMS, FORCED, SENTENCES, SHAPES, THREADS, VOCABULARY, Corpus, Peer, Shape
 from bench.peers.eole import Eole
-from bench.peers.itself import S2S, S2SInHalf
+from bench.peers.itself import S2S, S2SInHalf, run_of
 from bench.peers.joeynmt import JoeyNMT
 from bench.peers.marian import Marian
 from bench.peers.opennmt import OpenNMT
 from bench.peers.yardstick import Yardstick
 from bench.turns import Turns
+from s2s.train import profile
 
 RESULTS = Path(__file__).resolve().parent / "results" / "speed"
 PEERS: tuple[Peer, ...] = (
@@ -186,7 +189,7 @@ def _folder(name: str) -> str:
 def in_turns(runs: Mapping[str, Callable[[Turns], dict[str, Any]]], seconds: float) -> dict[str, dict[str, Any]]:
     """What each of some runs has found, by name. All of them take turns of so many seconds."""
     other = others()
-    with Turns(seconds) as turns, ThreadPoolExecutor(max(1, len(runs))) as pool:
+    with ThreadPoolExecutor(max(1, len(runs))) as pool, Turns(seconds) as turns:
         begun = {name: pool.submit(run, turns) for name, run in runs.items()}
         made = {name: one.result() for name, one in begun.items()}
     return {name: {**row, "other": round(other(), 1)} for name, row in made.items()}
@@ -265,6 +268,23 @@ def _rows(
         yield f"{shape.name}: sentences/s, {'greedy' if beam == 1 else f'beam {beam}'}", rows
 
 
+def profiles(shapes: Sequence[Shape], work: Path) -> dict[str, Any]:
+    """Where the time of an update goes with s2s for each shape, beside the fewest seconds: its profile.json."""
+    own, found = S2S(), dict[str, Any]()
+    for shape in shapes:
+        folder = work / "runs" / "profile" / shape.name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        longer = replace(shape, updates=profile.WARM + 1 + profile.COUNTED)
+        command = own.train(longer, Corpus(work / "corpus"), folder, python_of(own, work))
+        with Turns(TRAIN) as alone:
+            done = _run([*command, "profile=true"], folder, alone)
+        if done.code:
+            raise SystemExit("\n".join(line for _, line in done.lines[-8:]))
+        found[shape.name] = json.loads((run_of(folder) / "profile.json").read_text(encoding="utf-8"))
+    return found
+
+
 def show() -> None:
     """The page and the pictures of what was kept last for each processor, the newest first."""
     results = dict(reversed(kept.newest(RESULTS, "bench.speed").items()))
@@ -294,7 +314,7 @@ def guard(before: dict[str, Any], done: dict[str, Any], tolerance: float) -> int
 def main(argv: Sequence[str]) -> int:
     """Do what the words say. Returns the exit code: 1 if a toolkit couldn't be measured, or s2s has become slower."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=("prepare", "install", "run", "guard", "show"))
+    parser.add_argument("task", choices=("prepare", "install", "run", "guard", "profile", "show"))
     parser.add_argument("words", nargs="*", metavar="CORPUS or NAME")
     parser.add_argument("--shapes", nargs="+", default=[shape.name for shape in SHAPES])
     parser.add_argument("--rounds", type=int, help="default: 3, for guard 1")
@@ -319,8 +339,16 @@ def main(argv: Sequence[str]) -> int:
                 failed = 1
         return failed
     shapes = [shape for shape in SHAPES if shape.name in asked.shapes]
+    stamp = kept.stamp()
+    chip = stamp["machine"]["CPU"]
+    if asked.task == "profile":
+        before = kept.last(RESULTS, "bench.speed", chip=chip)
+        if before["machine"]["CPU"] != chip:
+            raise SystemExit(f"nothing to add a profile to: no result of this processor ({chip}); make one by `run`")
+        kept.write(RESULTS, {**before, "profile": {"date": stamp["date"], "found": profiles(shapes, work)}})
+        return 0
     if asked.task == "guard":
-        before = kept.last(RESULTS, "bench.speed", chip=kept.stamp()["machine"]["CPU"])
+        before = kept.last(RESULTS, "bench.speed", chip=chip)
         return guard(before, run(peers, shapes, asked.rounds or 1, work), asked.tolerance)
     done = run(peers, shapes, asked.rounds or 3, work, keep=lambda found: kept.write(RESULTS, found))
     print(table(done["found"]))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
 import threading
 import time
 from collections.abc import Callable
 
-from bench.measure import family
+from bench.measure import send
 
 
 class Turns:
@@ -35,11 +33,13 @@ class Turns:
             self._over = True
             self._change.notify_all()
         self._conductor.join()
+        for pid in list(self._waiting):  # after an error
+            send(pid, signal.SIGKILL)
 
     def join(self, pid: int) -> None:
         """The process waits for its turn from here on."""
         with self._change:
-            _send(pid, signal.SIGSTOP)
+            send(pid, signal.SIGKILL if self._over else signal.SIGSTOP)
             self._ran[pid] = []
             self._waiting.append(pid)
             self._change.notify_all()
@@ -65,19 +65,12 @@ class Turns:
                     continue
                 pid = self._running = self._waiting.pop(0)
                 self._waiting.append(pid)
-                _send(pid, signal.SIGCONT)
+                send(pid, signal.SIGCONT)
                 start = time.monotonic()
                 while pid in self._waiting and (left := start + self.seconds - time.monotonic()) > 0:
                     self._change.wait(left)
                 if pid in self._waiting:
-                    _send(pid, signal.SIGSTOP)
+                    send(pid, signal.SIGSTOP)
                 self._ran[pid].append((start, time.monotonic()))
                 self._running = None
                 self._change.notify_all()
-
-
-def _send(pid: int, what: signal.Signals) -> None:
-    """A signal to a process and all below it."""
-    for one in family(pid):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(one, what)

@@ -41,7 +41,7 @@ class S2S:
         return [str(python), "-m", "s2s", "train", str(recipe), *changes]
 
     def updates(self, done: Measured, folder: Path) -> list[tuple[float, float]]:
-        log = _run(folder) / "log.jsonl"
+        log = run_of(folder) / "log.jsonl"
         events = map(json.loads, log.read_text(encoding="utf-8").splitlines())
         steps = [(event["seconds"], event["tokens"]) for event in events if event["event"] == "train"]
         began = next(seconds for seconds, line in done.lines if line.startswith("training, until"))
@@ -50,7 +50,7 @@ class S2S:
 
     def decode(self, shape: Shape, corpus: Corpus, folder: Path, python: Path, beam: int) -> list[str]:
         settings = json.dumps({"beam": beam, **self._settings})
-        return [str(python), str(_LOOP), str(_run(folder)), str(corpus.path("test", "en")), settings]
+        return [str(python), str(_LOOP), str(run_of(folder)), str(corpus.path("test", "en")), settings]
 
     def sentences_a_second(self, done: Measured) -> float:
         return rate_of(done, TOOK)
@@ -69,6 +69,7 @@ class S2SInHalf(S2S):
             self.shapes = ()
 
 
-def _run(folder: Path) -> Path:
+def run_of(folder: Path) -> Path:
+    """Where a training run in a folder has written."""
     (log,) = (path for path in folder.glob("run/**/log.jsonl") if path.parent.name != "latest")
     return log.parent

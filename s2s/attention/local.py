@@ -10,7 +10,7 @@ from s2s.attention.base import Attention, ScoredAttention, scored
 from s2s.attention.functional import lengths_of, split_heads
 from s2s.attention.normalise import Normaliser
 from s2s.attention.options import Options, whole
-from s2s.attention.score import Score, ScoreName, check_heads, make_score, uniform
+from s2s.attention.score import AdditiveScore, Score, ScoreName, check_heads, make_score, uniform
 from s2s.gather import linear, windows
 from s2s.types import AttentionOutput, Memory, State
 
@@ -126,7 +126,9 @@ class LocalAttention(ScoredAttention):
         align, (batch, steps, _), length = self.align, query.shape, memory.mask.size(1)
         # in the place of the window a constraint may stand, which has a say in where to look
         width = 2 * align.window + 2 if isinstance(align, Window) else length
-        short = length < LONG * width or not batch * steps
+        # all queries in one product read a source once; additive scores have none
+        reads = steps if isinstance(self.score, AdditiveScore) else 1
+        short = length * reads < LONG * width * steps or not batch * steps
         if not isinstance(align, Window) or short or self.heads > 1 or query.device.type != "cpu":
             return super().attend(query, memory, state, need_weights)
         places = align.places(query, memory.mask, state).squeeze(1)

@@ -244,7 +244,8 @@ def test_windows_alone_give_what_the_whole_source_gives(case, weights, looped, m
     expected = tensors_of(module, query, encoded, whole=True, weights=weights)
     assert not taken
     found = tensors_of(module, query, encoded, whole=False, weights=weights, looped=looped)
-    assert len(taken) == (60 if looped else 2)
+    product = case[3].get("score") is not None  # of all queries at once, which is cheaper then
+    assert len(taken) == (60 if looped else 0 if product else 2)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other)
 

@@ -71,3 +71,25 @@ def test_energies_through_little_memory_are_the_plain_ones(shape):
     query, keys, vector = torch.randn(batch, steps, size), torch.randn(batch, length, size), torch.randn(size)
     expected = additive_energies_plain(query.double(), keys.double(), vector.double())
     torch.testing.assert_close(additive_energies(query, keys, vector).double(), expected, atol=3e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("far", [15.0, 20.0, 44.0, 60.0, 1e4])
+@torch.no_grad()
+def test_exponentials_that_several_queries_share_never_overflow(far):
+    torch.manual_seed(0)
+    query, keys, vector = torch.randn(2, 3, 8), torch.randn(2, 5, 8), torch.randn(8)
+    query[0, 1] += far
+    keys[0, 2] -= far  # together they are small again
+    keys[1, 4] += far
+    expected = additive_energies_plain(query.double(), keys.double(), vector.double())
+    # at 1e4 the sum itself is only known to 1e-3
+    atol = 1e-5 if far < 100 else 1e-2
+    torch.testing.assert_close(additive_energies(query, keys, vector).double(), expected, atol=atol, rtol=0)
+
+
+@torch.no_grad()
+def test_what_is_not_a_number_stays_so():
+    query, keys = torch.zeros(1, 2, 3), torch.zeros(1, 4, 3)
+    keys[0, 1, 2] = torch.nan
+    found = additive_energies(query, keys, torch.ones(3))
+    assert torch.equal(found.isnan().any(1)[0], torch.tensor([False, True, False, False]))

@@ -10,12 +10,9 @@ import pytest
 from bench.measure import measure
 from bench.turns import Turns
 
+TICKS = "import time\nfor _ in range(60):\n    print(time.monotonic(), flush=True)\n    time.sleep(0.01)"
 # tells the time each 10 ms that it works, in a process below it
-TICKING = """
-import subprocess, sys
-code = "import time\\nfor _ in range(60):\\n    print(time.monotonic(), flush=True)\\n    time.sleep(0.01)"
-subprocess.run([sys.executable, "-c", code])
-"""
+TICKING = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {TICKS!r}])"
 
 
 def test_one_runs_at_a_time_with_all_below_it():
@@ -58,3 +55,30 @@ def test_one_that_takes_too_long_ends_though_it_is_stopped():
         waiting = [sys.executable, "-c", "import time; time.sleep(60)"]
         begun = [pool.submit(measure, waiting, timeout=1, turns=turns) for _ in range(2)]
         assert [one.result().code for one in begun] == [-9, -9]
+
+
+def test_what_a_process_leaves_behind_takes_its_turns_until_it_ends():
+    code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {TICKS!r}])"
+    with Turns(0.1) as turns, ThreadPoolExecutor(2) as pool:
+        begun = [pool.submit(measure, [sys.executable, "-c", code], timeout=60, turns=turns) for _ in range(2)]
+        found = [one.result() for one in begun]
+    assert [one.code for one in found] == [0, 0]
+    assert [len(one.lines) for one in found] == [60, 60]
+    ticks = sorted((float(line), number) for number, one in enumerate(found) for _, line in one.lines)
+    assert sum(a[1] != b[1] for a, b in pairwise(ticks)) < 60
+
+
+def test_an_error_ends_all_though_they_are_stopped():
+    begun, start = [], time.monotonic()
+
+    def fail():
+        with ThreadPoolExecutor(2) as pool, Turns(0.1) as turns:
+            waiting = [sys.executable, "-c", "import time; time.sleep(60)"]
+            begun.extend(pool.submit(measure, waiting, timeout=60, turns=turns) for _ in range(2))
+            time.sleep(0.5)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert [one.result().code for one in begun] == [-9, -9]
+    assert time.monotonic() - start < 30

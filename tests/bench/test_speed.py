@@ -311,3 +311,46 @@ def test_a_corpus_is_cut_into_one_vocabulary(tmp_path, monkeypatch):
         lines = corpus.path(split, "en").read_text(encoding="utf-8").splitlines()
         assert len(lines) == count
         assert set(lines[0].split()) <= known
+
+
+PART = {"operations": 1.0, "bytes": 1.0}
+PROFILE = {"tokens": 900.0, "seconds": 0.5, "floor": 0.3, "parts": [
+    {"name": "attention", "seconds": 0.2, "floor": 0.1, **PART},
+    {"name": "backward", "seconds": 0.3, "floor": 0.2, **PART},
+]}  # fmt: skip
+
+
+def test_a_profile_is_added_to_the_last_result_of_this_processor(tmp_path, monkeypatch):
+    stamp = kept.stamp(speed.FACTS)
+    monkeypatch.setattr(speed, "RESULTS", tmp_path)
+    kept.write(tmp_path, {**stamp, "machine": {"CPU": "another"}, "found": KEPT, "rounds": 1})
+    with pytest.raises(SystemExit, match="no result of this processor"):
+        speed.main(["profile"])
+    kept.write(tmp_path, {**stamp, "found": KEPT, "rounds": 1})
+    commands = []
+
+    def run(command, folder, turns):
+        commands.append(command)
+        (folder / "run" / "1").mkdir(parents=True)
+        (folder / "run" / "1" / "log.jsonl").touch()
+        (folder / "run" / "1" / "profile.json").write_text(json.dumps(PROFILE))
+        return measured("done")
+
+    monkeypatch.setattr(speed, "_run", run)
+    assert speed.main(["profile", "--shapes", "transformer", "--work", str(tmp_path / "work")]) == 0
+    (command,) = commands
+    made = app.compose(command[4], command[5:])
+    assert made.profile
+    assert made.trainer.steps == 26  # all that a profile looks at
+    found = kept.last(tmp_path, "bench.speed", stamp["machine"]["CPU"])
+    assert (found["found"], found["profile"]["found"]) == (KEPT, {"transformer": PROFILE})
+    assert speed.main(["show"]) == 0
+    lines = (tmp_path / "README.md").read_text().splitlines()
+    assert "| s2s | target tokens/s | at best | an update | attention | backward |" in lines
+    assert "| transformer | 1,800 | 3,000 | 500 / 300 | 200 / 100 | 300 / 200 |" in lines
+
+
+def test_a_profile_that_fails_says_why(tmp_path, monkeypatch):
+    monkeypatch.setattr(speed, "_run", lambda *_: replace(measured("no corpus"), code=2))
+    with pytest.raises(SystemExit, match="no corpus"):
+        speed.profiles(SHAPES[:1], tmp_path)
