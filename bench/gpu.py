@@ -198,26 +198,35 @@ def run(names: Sequence[str], device: str, divide: int) -> dict[str, dict[str, A
 def table(found: dict[str, dict[str, Any]]) -> str:
     """A line for each row and mode: its rate, how many times the first mode's it is, and what it shall reach."""
     lines = ["| row | mode | rate | times | aim |", "|---|---|---:|---:|---:|"]
-    for name, made in found.items():
-        if "error" in made:
-            lines.append(f"| {name} | failed |  |  |  |")
+    for name in (*found, *(name for name in ROWS if name not in found)):
+        made = found.get(name)
+        if made is None or "error" in made:
+            lines.append(f"| {name} | {'not measured' if made is None else 'failed'} |  |  | {_aim(name)} |")
+            continue
         for what, unit in (("training", "tokens/s"), ("search", "sentences/s")):
             rates = made.get(what, {})
             for mode, rate in rates.items():
-                aim = f"{ROWS[name].aim:,}" if what == "training" and ROWS[name].aim else ""
+                aim = _aim(name) if what == "training" else ""
                 times = rate / next(iter(rates.values()))
                 lines.append(f"| {name}, {what} | {mode} | {rate:,.0f} {unit} | {times:.2f} | {aim} |")
     return "\n".join(lines)
 
 
+def _aim(name: str) -> str:
+    return f"{ROWS[name].aim:,}" if ROWS[name].aim else ""
+
+
 def show() -> None:
-    """The page of the result that was kept last."""
-    name, done = list(kept.newest(RESULTS, "bench.gpu", "GPU").items())[-1]
+    """The page of the result that was kept last, or of what there is to measure."""
     words = " ".join(str(__doc__).split("\n\n")[2].split())
+    title, source, found = "# On a GPU\n", "; `python -m bench.gpu run` measures it", {}
+    if any(RESULTS.glob("*.json")):
+        name, done = list(kept.newest(RESULTS, "bench.gpu", "GPU").items())[-1]
+        title, found = f"# On a GPU, {done['date']}\n\n{kept.told(done['machine'])}.\n", done["found"]
+        source = f" from {name}, which `python -m bench.gpu run` made"
+    RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "README.md").write_text(
-        f"# On a GPU, {done['date']}\n\n{kept.told(done['machine'])}.\n\n{words}\n\nWritten by `python -m bench.gpu "
-        f"show` from {name}, which `python -m bench.gpu run` made.\n\n{table(done['found'])}\n",
-        encoding="utf-8",
+        f"{title}\n{words}\n\nWritten by `python -m bench.gpu show`{source}.\n\n{table(found)}\n", encoding="utf-8"
     )
 
 

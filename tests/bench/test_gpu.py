@@ -40,6 +40,10 @@ def test_a_row_that_fails_says_so_and_what_was_kept_becomes_a_page(tmp_path, mon
     assert gpu.main(["run", "monotonic"]) == 1
     assert "| monotonic | failed |" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
+    assert gpu.main(["show"]) == 0
+    rows = [line for line in (tmp_path / "README.md").read_text().splitlines() if "not measured" in line]
+    assert len(rows) == len(gpu.ROWS)
+    assert rows[0] == "| additive | not measured |  |  | 1,000,000 |"
     found = {"additive": {"training": {"operation by operation": 50.0, "graphs": 200.0}, "search": {}}}
     (tmp_path / "2026-01-01-a-gpu.json").write_text(
         json.dumps({"date": "2026-01-01", "machine": {"GPU": "A GPU", "CPU": "a chip"}, "found": found})
@@ -47,5 +51,6 @@ def test_a_row_that_fails_says_so_and_what_was_kept_becomes_a_page(tmp_path, mon
     assert gpu.main(["show"]) == 0
     text = (tmp_path / "README.md").read_text()
     assert "| additive, training | graphs | 200 tokens/s | 4.00 | 1,000,000 |" in text
+    assert "| general, not fed | not measured |  |  | 2,000,000 |" in text
     assert "GPU A GPU, CPU a chip" in text
     assert kept.place(tmp_path, {"date": "d", "machine": {"GPU": "X 1"}}, "GPU").name == "d-x-1.json"
