@@ -16,6 +16,7 @@ import hashlib
 import math
 import os
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -47,6 +48,7 @@ NEEDS = "0.1.0"  # the oldest s2s that reads this format
 MAX_JSON = 1 << 20  # bytes of config.json and manifest.json
 MAX_FILE = 1 << 28  # bytes of a tokenizer file or card
 SLACK = 1 << 20  # a number in the config of a model may be this big however small the weights are
+PATIENCE = 10.0  # seconds in which a folder that is replaced again and again is read again and again
 
 CONFIG, WEIGHTS, CARD, MANIFEST = "config.json", "model.safetensors", "README.md", "manifest.json"
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib")
@@ -266,13 +268,14 @@ def _problems(folder: Path) -> list[BundleError]:
 
 def _steadily(folder: str | Path, function: Callable[[Path], _T]) -> _T:
     """What `function` makes of a folder; done again if another process replaced the folder meanwhile."""
-    for _ in range(20):
+    end = time.monotonic() + PATIENCE
+    while True:
         before, problem = _stamp(folder), None
         try:
             result = function(present(folder))
         except BundleError as error:
             problem = error
-        if _stamp(folder) == before:
+        if _stamp(folder) == before or time.monotonic() > end:
             break
     if problem is not None:
         raise problem
