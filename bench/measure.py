@@ -25,14 +25,12 @@ _TICK = os.sysconf("SC_CLK_TCK")
 class Measured:
     """lines: seconds since the start and text of each line written. peak: bytes resident, children included.
 
-    other: processor seconds that the rest of the machine used meanwhile: above a few, a run says little; None of one
-    that ran in turns with others. running: seconds since the start to how long it ran, if it ran in turns.
+    running: seconds since the start to how long it ran, if it ran in turns.
     """
 
     code: int
     seconds: float
     peak: int
-    other: float | None
     lines: list[tuple[float, str]]
     running: Callable[[float], float] = float
 
@@ -46,7 +44,7 @@ def measure(
     turns: Turns | None = None,
 ) -> Measured:
     """Run to the end, or until `timeout` seconds are over. folder: where it runs. turns: that it takes with others."""
-    began, other = time.monotonic(), others()
+    began = time.monotonic()
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -82,10 +80,10 @@ def measure(
         watcher.join()
     seconds = time.monotonic() - began
     if turns is None:
-        return Measured(code, seconds, peak, other(), lines)
+        return Measured(code, seconds, peak, lines)
     turns.leave(process.pid)
     running = turns.running(process.pid)
-    return Measured(code, running(began + seconds), peak, None, lines, lambda since: running(began + since))
+    return Measured(code, running(began + seconds), peak, lines, lambda since: running(began + since))
 
 
 def send(pid: int, what: signal.Signals) -> None:
@@ -95,7 +93,10 @@ def send(pid: int, what: signal.Signals) -> None:
 
 
 def others() -> Callable[[], float]:
-    """Tells the processor seconds that all but this process and those that it started and saw end used from now on."""
+    """Tells the processor seconds that all but this process and those that it started and saw end used from now on.
+
+    Above a few, what is measured meanwhile says little.
+    """
     busy, own = _busy(), _children()
     return lambda: max(0.0, _busy() - busy - (_children() - own))
 

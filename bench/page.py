@@ -65,9 +65,8 @@ def table(found: Found) -> str:
             first = f"{statistics.median(run['first'] for run in good):.1f}" if "first" in good[0] else ""
             ratio = f"{rates_of[name] / rates_of[best]:.2f}" if ours(name) and best else ""
             spread = f"{min(rates):,.0f} to {max(rates):,.0f}"
-            peak = max(run["peak_mb"] for run in good)
-            load = f"{max(run['other'] for run in good):.1f}" if "other" in good[0] else ""
-            told.append(f"| {name} | {rates_of[name]:,.0f} | {spread} | {peak:,} | {first} | {load} | {ratio} |")
+            peak, load = (max(run[fact] for run in good) for fact in ("peak_mb", "other"))
+            told.append(f"| {name} | {rates_of[name]:,.0f} | {spread} | {peak:,} | {first} | {load:.1f} | {ratio} |")
     return "\n".join(told[1:])
 
 
@@ -115,7 +114,7 @@ def page(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _section(name: str, done: Mapping[str, Any]) -> str:
     runs = [run for peers in done["found"].values() for own in peers.values() for run in own]
-    load = max((run["other"] for run in runs if "other" in run), default=0.0)
+    load = max((run["other"] for run in runs), default=0.0)
     packages = "; ".join(
         f"{peer}: {', '.join(f'{package} {version}' for package, version in own.items())}"
         for peer, own in done.get("versions", {}).items()

@@ -200,7 +200,7 @@ def place(work: Path, peer: Peer, shape: Shape) -> Path:
     return work / "runs" / _folder(peer.trained_by) / shape.name
 
 
-def _run(command: Sequence[str], folder: Path, turns: Turns) -> Measured:
+def _run(command: Sequence[str], folder: Path, turns: Turns | None = None) -> Measured:
     root = str(Path(__file__).resolve().parents[1])
     environment = {"OMP_NUM_THREADS": str(THREADS), "PYTHONPATH": root, "HF_HUB_OFFLINE": "1"}
     environment["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"  # OpenNMT-py's own checkpoints
@@ -277,8 +277,7 @@ def profiles(shapes: Sequence[Shape], work: Path) -> dict[str, Any]:
         folder.mkdir(parents=True)
         longer = replace(shape, updates=profile.WARM + 1 + profile.COUNTED)
         command = own.train(longer, Corpus(work / "corpus"), folder, python_of(own, work))
-        with Turns(TRAIN) as alone:
-            done = _run([*command, "profile=true"], folder, alone)
+        done = _run([*command, "profile=true"], folder)
         if done.code:
             raise SystemExit("\n".join(line for _, line in done.lines[-8:]))
         found[shape.name] = json.loads((run_of(folder) / "profile.json").read_text(encoding="utf-8"))

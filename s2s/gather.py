@@ -28,7 +28,7 @@ _loop: ContextVar[_Loop | None] = ContextVar("gathered_loop", default=None)
 class _Gathered:
     """One factor that all steps of a loop have in common, (..., O, I), and what they noted for its gradient.
 
-    That is the sum of left^T right over the steps; left: (..., N, O), right: (..., N, I).
+    That is the sum over the steps of left^T right, (..., N, O) and (..., N, I), and of what they noted for single rows.
     """
 
     def __init__(self, factor: Tensor, dtype: torch.dtype) -> None:
@@ -77,7 +77,7 @@ class _Gathered:
             self.right.clear()
             found = left.transpose(-2, -1) @ right
         if self.rows:
-            found = torch.zeros_like(self.factor) if found is None else found
+            found = self.factor.new_zeros(self.factor.shape) if found is None else found
             flat = found.view(-1, found.size(-1))
             for places, rows in zip(self.places, self.rows, strict=True):
                 flat.index_add_(0, places, rows)

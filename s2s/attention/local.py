@@ -118,7 +118,8 @@ class PredictiveWindow(Window):
 class LocalAttention(ScoredAttention):
     """A score and a `Window`. On a CPU nothing of a long source is read but what is in the windows.
 
-    Not with several heads, nor where holes in a mask leave a window empty.
+    The whole source is read where that costs less, and for several heads, a constraint in the place of the window, and
+    holes in a mask that leave a window empty.
     """
 
     def attend(self, query: Tensor, memory: Memory, state: State, need_weights: bool) -> AttentionOutput:

@@ -208,7 +208,7 @@ def test_heads_that_do_not_divide_the_query_are_refused():
 def tensors_of(module, query, encoded, *, whole, looped=False, weights=True):
     """Context and weights, by windows alone or by the whole source, and the gradients of all that they come from."""
     query = query.clone().requires_grad_()
-    states = encoded.states.clone().requires_grad_()
+    states = encoded.states.transpose(0, 1).contiguous().transpose(0, 1).requires_grad_()  # time first in memory
     call = partial(ScoredAttention.attend, module) if whole else module.attend
     with gathered() if looped else nullcontext():
         memory = module.remember(Encoded(states, encoded.final, encoded.mask))

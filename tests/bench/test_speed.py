@@ -24,7 +24,7 @@ print("second")
 
 
 def measured(*lines):
-    return speed.Measured(0, 10.0, 0, 0.0, [(float(second), line) for second, line in enumerate(lines, 1)])
+    return speed.Measured(0, 10.0, 0, [(float(second), line) for second, line in enumerate(lines, 1)])
 
 
 def peer(name):
@@ -329,7 +329,7 @@ def test_a_profile_is_added_to_the_last_result_of_this_processor(tmp_path, monke
     kept.write(tmp_path, {**stamp, "found": KEPT, "rounds": 1})
     commands = []
 
-    def run(command, folder, turns):
+    def run(command, folder):
         commands.append(command)
         (folder / "run" / "1").mkdir(parents=True)
         (folder / "run" / "1" / "log.jsonl").touch()
