@@ -6,6 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from s2s.attention import base
+from s2s.model.transformer import Positions
 
 # What asks the device for a number, and so can't be captured.
 ASKING = {"_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "_unique2", "unique_dim"}
@@ -60,5 +61,6 @@ class ReplayingRecorder:
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
-    """Attentions don't look whether their queries are finite: on a GPU that would stop the device."""
+    """Nobody looks into a tensor, whether queries are finite or where the last place is: a GPU would have to wait."""
     monkeypatch.setattr(base, "check_finite", lambda query: None)
+    monkeypatch.setattr(Positions, "_kept", Positions._sinusoids)

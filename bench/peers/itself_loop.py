@@ -1,21 +1,22 @@
 """Decode a file with s2s: itself_loop.py RUN FILE JSON, where JSON has the settings of `Model.generator` and `workers`.
 
-Loading isn't timed, all else is. Several workers are timed together once each of them is at work.
+Loading isn't timed, all else is. Several workers are timed together once each of them is at work; what they may have
+begun by then isn't counted.
 """
 
 import json
 import os
 import sys
 import time
-from itertools import islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 
 import torch
 
 import s2s
 from bench.peers.base import FORCED
-from s2s.task.generate import Request
-from s2s.task.workers import SHARE, generate
+from s2s.task.request import Request
+from s2s.task.workers import generate
 
 
 def main(run: str, path: str, given: str) -> None:
@@ -30,12 +31,11 @@ def main(run: str, path: str, given: str) -> None:
         results = generator(lines)
         seconds = time.perf_counter() - began
     else:
-        warm, shares = workers * SHARE, 4 * workers
-        many = [lines[number % len(lines)] for number in range(warm + shares * SHARE)]
-        stream = generate([run], map(Request, many), settings, workers=workers)
-        list(islice(stream, warm))
+        windows = chain.from_iterable(repeat(lines, 5))  # each sorted by itself, as the lines of all others are
+        stream = generate([run], map(Request, windows), settings, workers=workers, window=len(lines))
+        list(islice(stream, len(lines)))
         began = time.perf_counter()
-        results = list(stream)
+        results = list(stream)[: -settings["batch_size"] * (workers - 1)]
         seconds = time.perf_counter() - began
     print(f"{len(results)} sentences in {seconds:.3f} s", flush=True)
     found = {len(result.tokens) for result in results}

@@ -21,13 +21,15 @@ def masked_softmax(energies: Tensor, mask: Tensor) -> Tensor:
     """Softmax over the last axis among the positions that `mask` allows.
 
     energies: (B, T, S); mask: broadcastable to it, bool. Computed in float32 at least. A row without any allowed
-    position gives zeros and zero gradients, never NaN: its energies are replaced before the softmax, its weights zeroed
-    after.
+    position gives zeros and zero gradients, never NaN: where there is a gradient, its energies are replaced before the
+    softmax; its weights are zeroed after.
     """
-    scores = energies.to(torch.promote_types(energies.dtype, torch.float32)).masked_fill(~mask, float("-inf"))
-    alive = mask.any(-1, keepdim=True)
-    scores = scores.masked_fill(~alive, 0.0)
-    return torch.softmax(scores, -1).masked_fill(~mask, 0.0).to(energies.dtype)
+    hidden = ~mask
+    scores = energies.to(torch.promote_types(energies.dtype, torch.float32)).masked_fill(hidden, float("-inf"))
+    if scores.requires_grad:
+        scores = scores.masked_fill(hidden.all(-1, keepdim=True), 0.0)
+        return torch.softmax(scores, -1).masked_fill(hidden, 0.0).to(energies.dtype)
+    return torch.softmax(scores, -1).masked_fill_(hidden, 0.0).to(energies.dtype)
 
 
 def additive_energies_plain(query: Tensor, keys: Tensor, vector: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from s2s.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from s2s.task.conversation import Conversation
-    from s2s.task.generate import Request
+    from s2s.task.request import Request
 
 _HELP = """\
 /reset           forget what was said

@@ -11,7 +11,7 @@ from s2s.command import text
 from s2s.errors import UsageError
 
 if TYPE_CHECKING:
-    from s2s.task.generate import Request
+    from s2s.task.request import Request
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _documents(args: argparse.Namespace) -> Iterator[Request]:
     """A request for each file, its lines joined by a space. Raises UsageError for a path that isn't there."""
-    from s2s.task.generate import Request
+    from s2s.task.request import Request
 
     for path in _files([Path(name) for name in args.document]):
         lines = text.read_all(str(path), args.errors)

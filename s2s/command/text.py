@@ -15,7 +15,7 @@ from s2s.errors import DataError, UsageError
 from s2s.files import parse_json, write_atomic
 
 if TYPE_CHECKING:
-    from s2s.task.generate import Request
+    from s2s.task.request import Request
     from s2s.text.lines import Errors
     from s2s.types import Result
 
@@ -256,7 +256,7 @@ def read_requests(
     args: argparse.Namespace, read: Callable[[Any, str, argparse.Namespace], Request] | None = None
 ) -> Iterator[Request]:
     """Requests of the input, in order. read: what takes a record of JSONL and where it stands; None: `request`."""
-    from s2s.task.generate import Request
+    from s2s.task.request import Request
 
     for line, where in input_lines(args):
         if args.format == "text":
@@ -269,7 +269,7 @@ def read_requests(
 
 def request(record: object, where: str, args: argparse.Namespace) -> Request:
     """What an object with text, prefix, constraints and banned asks for. Raises DataError that names `where`."""
-    from s2s.task.generate import Request
+    from s2s.task.request import Request
 
     known = ("text", "prefix", "constraints", "banned")
     if not isinstance(record, dict) or not isinstance(record.get("text"), str):

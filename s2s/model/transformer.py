@@ -30,6 +30,7 @@ class Positions(nn.Module):
     def __init__(self, width: int, learned: int | None) -> None:
         super().__init__()
         self.width = width
+        self._known = torch.empty(0, width)  # sinusoids of the first places
         self.vectors = None if learned is None else nn.Embedding(learned, width)
         if self.vectors is not None:
             nn.init.normal_(self.vectors.weight, std=math.sqrt(0.5))  # as large as sinusoids
@@ -38,9 +39,21 @@ class Positions(nn.Module):
         """places (...,) int64, counted from 0, to vectors (..., width)."""
         if self.vectors is not None:
             return cast(Tensor, self.vectors(places.clamp(max=self.vectors.num_embeddings - 1)).to(dtype))
+        found = self._kept(places) if places.device.type == "cpu" else self._sinusoids(places)
+        return found.to(dtype)
+
+    def _kept(self, places: Tensor) -> Tensor:
+        """Sinusoids of a table that grows; to look for the last place, a GPU would have to wait."""
+        needed = int(places.max()) + 1 if places.numel() else 0
+        if needed > len(self._known):
+            with torch.inference_mode(False):
+                self._known = self._sinusoids(torch.arange(max(needed, 2 * len(self._known))))
+        return nn.functional.embedding(places, self._known)
+
+    def _sinusoids(self, places: Tensor) -> Tensor:
         steps = torch.arange(0, self.width, 2, device=places.device)
         angles = places.unsqueeze(-1) * torch.exp(steps * (-math.log(10000.0) / self.width))
-        return torch.cat([angles.sin(), angles.cos()], -1)[..., : self.width].to(dtype)
+        return torch.cat([angles.sin(), angles.cos()], -1)[..., : self.width]
 
 
 class FeedForward(nn.Sequential):

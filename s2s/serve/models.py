@@ -12,8 +12,8 @@ from s2s.config import SearchConfig
 from s2s.errors import UsageError
 from s2s.serve.work import Stream, Worker
 from s2s.task.chat import context, tell
-from s2s.task.generate import Request
 from s2s.task.model import Model, load, search_config
+from s2s.task.request import Request
 from s2s.types import Result
 
 # {"role": "user", "assistant" or "system", "content": text}; the last one of a conversation is the user's.

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from s2s.errors import UsageError
-from s2s.task.generate import Generator, Request
+from s2s.task.generate import Generator
+from s2s.task.request import Request
 from s2s.text.lines import clean, is_blank
 from s2s.text.turns import join_turns
 from s2s.types import Result

@@ -19,6 +19,7 @@ from s2s.products import Precision
 from s2s.score.flags import line_flags
 from s2s.search import Constraints, SearchConfig, ensemble, search
 from s2s.search.shortlist import Shortlist, make_shortlist
+from s2s.task.request import Request, read_window
 from s2s.task.searched import Graphs, as_searched
 from s2s.task.trained import Trained
 from s2s.text.batching import pad
@@ -27,23 +28,6 @@ from s2s.text.lines import as_title, is_blank
 from s2s.text.sentences import split_text
 from s2s.text.turns import shorten
 from s2s.types import BOS, EOS, OVERLONG, Hypothesis, Overlong, Result, State, StepFunction, StepOutput
-
-# Characters that are read before the first result is written: bounds memory where lines are long.
-_WINDOW_CHARACTERS = 1 << 21
-
-
-@dataclass(frozen=True)
-class Request:
-    """One input record. prefix: text that the output starts with. constraints: phrases that must stand in the output.
-
-    banned: phrases that must not. flags: what is known of the record, for its result to say too.
-    """
-
-    text: str
-    prefix: str = ""
-    constraints: tuple[str, ...] = ()
-    banned: tuple[str, ...] = ()
-    flags: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -83,7 +67,7 @@ class Part:
     text: str
     ids: list[int]
     flags: frozenset[str] = frozenset()
-    request: Request = Request("")
+    request: Request = field(default_factory=lambda: Request(""))
     outputs: list[Hypothesis] = field(default_factory=list)
     error: str | None = None  # why its constraints can't be met at all
     copies: CopyIds | None = None  # of a model that copies
@@ -170,30 +154,19 @@ class Generator:
         other._hear = hear if self._rerank is None else None
         return other
 
-    def stream(self, requests: Iterable[Request | str], offset: int = 0) -> Iterator[Result]:
-        """Results in order, a window of records at a time, so that memory is bounded. offset: number of the first."""
-        source, done = iter(requests), offset
-        while window := self._read(source):
-            yield from self._window(window, range(done, done + len(window)))
-            done += len(window)
-
-    def _read(self, source: Iterator[Request | str]) -> list[Request | str]:
-        """The next records, as many as the window allows in number and characters."""
-        window: list[Request | str] = []
-        characters = 0
-        for record in source:
-            window.append(record)
-            characters += len(record if isinstance(record, str) else record.text)
-            if len(window) == self.options.window or characters >= _WINDOW_CHARACTERS:
-                break
-        return window
+    def stream(self, requests: Iterable[Request | str]) -> Iterator[Result]:
+        """Results in order, a window of records at a time, so that memory is bounded."""
+        source, done = iter(requests), 0
+        while records := read_window(source, self.options.window):
+            yield from self.window(records, range(done, done + len(records)))
+            done += len(records)
 
     def __call__(self, requests: Iterable[Request | str]) -> list[Result]:
         """All results, in order."""
         return list(self.stream(requests))
 
-    def _window(self, records: Sequence[Request | str], numbers: Sequence[int]) -> list[Result]:
-        """numbers: of the records in the whole input, which seed sampling."""
+    def window(self, records: Sequence[Request | str], numbers: Sequence[int]) -> list[Result]:
+        """Results of records that are held at once, in order. numbers: theirs in the whole input, for sampling."""
         requests = [self._recased(Request(record) if isinstance(record, str) else record) for record in records]
         parts: list[Part] = []
         results: list[Result | None] = [None] * len(requests)
@@ -232,7 +205,7 @@ class Generator:
         if not again:
             return results
         shorter = [replace(requests[number], text=results[number].text) for number in again]
-        found = self._window(shorter, [numbers[number] for number in again])
+        found = self.window(shorter, [numbers[number] for number in again])
         for number, result in zip(again, found, strict=True):
             flags = tuple(sorted({*result.flags, *results[number].flags, "merged"}))
             results[number] = replace(result, input=results[number].input, flags=flags)

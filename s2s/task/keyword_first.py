@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from s2s.config import SearchConfig
 from s2s.errors import UsageError
-from s2s.task.generate import Generator, Options, Request
+from s2s.task.generate import Generator, Options
+from s2s.task.request import Request
 from s2s.task.trained import Trained
 from s2s.text.keywords import words
 from s2s.text.lines import is_blank
@@ -52,14 +53,15 @@ class KeywordFirst(Generator):
         """What the reply to a context will hold; blank where nothing is known."""
         return next(iter(self._known.best(text.split("\n")[-1], 1)), "")
 
-    def _window(self, records: Sequence[Request | str], numbers: Sequence[int]) -> list[Result]:
+    def window(self, records: Sequence[Request | str], numbers: Sequence[int]) -> list[Result]:
+        """As of any generator."""
         requests = [Request(record) if isinstance(record, str) else record for record in records]
         free = ["" if one.prefix or is_blank(one.text) else self.keyword(one.text) for one in requests]
         asked = [Request(one.text, keyword) for one, keyword in zip(requests, free, strict=True) if keyword]
         written = iter(self._backward(asked))
         self._halves = [(keyword, _half(keyword, next(written).text) if keyword else "") for keyword in free]
         begun = [replace(one, prefix=half or one.prefix) for one, (_, half) in zip(requests, self._halves, strict=True)]
-        return super()._window(begun, numbers)
+        return super().window(begun, numbers)
 
     def _choose(self, results: Sequence[Result]) -> list[Result]:
         """The outputs that hold their keyword first; in the order of another rerank, if there is one."""

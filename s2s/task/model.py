@@ -12,8 +12,9 @@ from s2s.errors import UsageError
 from s2s.products import Precision
 from s2s.task.chat import context, stream_reply
 from s2s.task.ctranslate2_engine import CTranslate2Generator
-from s2s.task.generate import Generator, Options, Request
+from s2s.task.generate import Generator, Options
 from s2s.task.keyword_first import KeywordFirst
+from s2s.task.request import Request
 from s2s.task.rerank import Rerank, Reranker
 from s2s.task.searched import Graphs
 from s2s.task.stream import greedy, stream

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -345,9 +346,11 @@ def test_order_and_neighbours_change_nothing(s2s, reverse_run, sources, plain):
     assert beside.lines[::3] == plain[:10]
 
 
-def test_workers_change_nothing(s2s, reverse_run, sources, monkeypatch):
-    monkeypatch.setattr("s2s.task.workers.SHARE", 16)  # so that both have something to do
-    options = ("translate", reverse_run, "--format", "jsonl", "--sample", "--seed", "5")
+@pytest.mark.parametrize("window", [4096, 16], ids=["one_window", "several"])
+def test_workers_change_nothing(s2s, reverse_run, sources, monkeypatch, window):
+    monkeypatch.setattr("s2s.task.workers.read_window", lambda source, _: list(islice(source, window)))
+    # so small batches that both have something to do
+    options = ("translate", reverse_run, "--format", "jsonl", "--sample", "--seed", "5", "--batch-size", "4")
     stdin = as_lines([*(json.dumps({"text": source}) for source in sources), ""])
     alone, together = s2s(*options, stdin=stdin), s2s(*options, "--workers", "2", stdin=stdin)
     assert [record["tokens"] for record in jsonl(together)] == [record["tokens"] for record in jsonl(alone)]

@@ -45,6 +45,13 @@ def test_sinusoids_by_hand():
     assert Positions(5, None)(torch.arange(4), torch.float32).shape == (4, 5)  # an odd width too
 
 
+def test_sinusoids_are_the_same_however_far_the_table_reached():
+    made = Positions(6, None)
+    for places in (torch.arange(3), torch.tensor([[7, 0]]), torch.arange(40), torch.empty(0, dtype=torch.int64)):
+        assert torch.equal(made(places, torch.float32), made._sinusoids(places))
+    assert not made.state_dict()
+
+
 def test_places_beyond_the_learned_ones_share_the_last_vector():
     made = Positions(4, 3)
     found = made(torch.tensor([[0, 2, 3, 900]]), torch.float32)

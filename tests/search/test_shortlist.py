@@ -9,8 +9,9 @@ from toys import call, trained
 from s2s.errors import BundleError, UsageError
 from s2s.search.constraints import Constraints
 from s2s.search.shortlist import make_shortlist
-from s2s.task.generate import Generator, Options, Request
+from s2s.task.generate import Generator, Options
 from s2s.task.model import Model
+from s2s.task.request import Request
 from s2s.task.trained import load_trained
 from s2s.text.lexicon import Lexicon, frequent_tokens, parse_lexicon
 from s2s.train.links import translations
@@ -77,8 +78,8 @@ def test_outputs_come_from_the_list_and_depend_on_no_neighbour(run, precision):
     for search in ({"beam": 4, "nbest": 2}, {"beam": 1, "sample": True, "seed": 5}):
         config = dataclasses.replace(model.config.search, shortlist=1, **search)
         together = Generator([model], config, options)(texts)
-        alone = [Generator([model], config, options).stream([text], number) for number, text in enumerate(texts)]
-        assert [one.tokens for one in together] == [next(own).tokens for own in alone]
+        alone = [Generator([model], config, options).window([text], [number]) for number, text in enumerate(texts)]
+        assert [one.tokens for one in together] == [own.tokens for (own,) in alone]
         for result in together:
             allowed = model.lexicon.of(model.source.encode(result.input), 1) | set(range(len(SPECIALS)))
             assert set(result.tokens) <= allowed

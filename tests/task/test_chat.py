@@ -9,7 +9,7 @@ import s2s
 from s2s.errors import UsageError
 from s2s.task.chat import context, stream_reply, tell
 from s2s.task.conversation import Conversation
-from s2s.task.generate import Request
+from s2s.task.request import Request
 from s2s.task.rerank import Rerank
 
 

@@ -15,8 +15,9 @@ from s2s.model.seq2seq import start_search  # noqa: E402
 from s2s.search import SearchConfig, force  # noqa: E402
 from s2s.task import ctranslate2_model  # noqa: E402
 from s2s.task.ctranslate2_engine import CTranslate2Generator  # noqa: E402
-from s2s.task.generate import Generator, Options, Request  # noqa: E402
+from s2s.task.generate import Generator, Options  # noqa: E402
 from s2s.task.model import Model  # noqa: E402
+from s2s.task.request import Request  # noqa: E402
 from s2s.task.trained import Trained, build_model  # noqa: E402
 from s2s.text.corpus import generated  # noqa: E402
 from s2s.text.vocabulary import Vocabulary  # noqa: E402

@@ -14,7 +14,8 @@ from s2s.app import compose
 from s2s.attention import names
 from s2s.model.seq2seq import Copies, start_search
 from s2s.search import SearchConfig, force
-from s2s.task.generate import Generator, Options, Request
+from s2s.task.generate import Generator, Options
+from s2s.task.request import Request
 from s2s.task.trained import Trained, build_model
 from s2s.text.batching import pad
 from s2s.text.corpus import generated

@@ -5,7 +5,8 @@ import math
 
 from s2s.search import SearchConfig
 from s2s.task.align import align
-from s2s.task.generate import Generator, Request
+from s2s.task.generate import Generator
+from s2s.task.request import Request
 from s2s.task.stream import stream
 from s2s.task.trained import load_trained
 
