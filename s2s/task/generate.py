@@ -358,7 +358,7 @@ class Generator:
         if (
             any(phrase not in text for phrase in wanted)
             or any(phrase in text for phrase in request.banned if phrase)
-            or not text.startswith(target.decode(target.encode(request.prefix)))
+            or (request.prefix and not text.startswith(target.decode(target.encode(request.prefix))))
         ):
             flags.add("constraint_unmet")
         text = as_title(text) if self.options.title else text

@@ -144,6 +144,7 @@ class Vocabulary:
     def __init__(self, kind: Kind, tokens: Sequence[str], *, lowercase: bool = False) -> None:
         self.kind, self.tokens, self.lowercase = kind, tuple(tokens), lowercase
         self._ids = {token: number for number, token in enumerate(self.tokens, len(SPECIALS))}
+        self._names = (*SPECIALS, *self.tokens)
         self._content = to_json(
             {"format": FORMAT, "kind": kind, "lowercase": lowercase, "tokens": list(self.tokens)},
         )
@@ -152,7 +153,7 @@ class Vocabulary:
     @property
     def size(self) -> int:
         """Number of ids, the special ones included."""
-        return len(SPECIALS) + len(self.tokens)
+        return len(self._names)
 
     @property
     def digest(self) -> str:
@@ -202,11 +203,11 @@ class Vocabulary:
         return {f"{prefix}.json": self._content}
 
     def _token(self, number: int, extra: Sequence[str] = ()) -> str:
+        if 0 <= number < len(self._names):
+            return self._names[number]
         if not 0 <= number < self.size + len(extra):
             raise IndexError(f"id {number} is outside a vocabulary of {self.size + len(extra)}")
-        if number >= self.size:
-            return extra[number - self.size]
-        return SPECIALS[number] if number < len(SPECIALS) else self.tokens[number - len(SPECIALS)]
+        return extra[number - self.size]
 
     def _mark(self, number: int) -> tuple[bool, bool] | None:
         token = self._token(number)

@@ -77,7 +77,14 @@ def naive_loop(items, repeats, cover):
     return False
 
 
-@given(st.lists(st.integers(0, 1), max_size=30))
+def loops_in_noise():
+    """Lists of few or many different tokens, some with a loop in their midst."""
+    some = st.integers(0, 1) | st.integers(0, 9)
+    noise, gram = st.lists(some, max_size=8), st.lists(some, min_size=1, max_size=9)
+    return st.builds(lambda a, b, times, c: a + b * times + c, noise, gram, st.integers(0, 9), noise)
+
+
+@given(loops_in_noise())
 def test_looping_tokens_equals_a_naive_search(tokens):
     assert looping_tokens(tokens) == naive_loop(tokens, 3, 16)
 
