@@ -77,8 +77,9 @@ def _parallel(
         while True:
             while len(pending) < 2 and (records := read_window(source, most)):
                 window: list[_Share] = []
+                parts = dealt_out(records)
                 with interrupts_stay_here():
-                    for places in dealt_out(records):
+                    for places in parts:
                         own, numbers = [records[place] for place in places], [done + place for place in places]
                         window.append((places, pool.submit(_work, own, numbers)))
                 pending.append(window)
