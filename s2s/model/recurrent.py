@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from s2s.activations import by_logistic, tanh_
+from s2s.activations import tanh_
 from s2s.errors import ConfigError
 from s2s.gather import at_once, linear
 from s2s.kernels import usable
@@ -56,20 +56,8 @@ def _lstm_gates(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         from s2s.kernels.lstm import lstm_gates
 
         return lstm_gates(gates, cell)
-    if not torch.is_grad_enabled() and by_logistic(gates) and gates.dtype == cell.dtype:
-        return _searched_gates(gates, cell)
     hidden, following = _LSTMGates.apply(gates, cell)  # type: ignore[no-untyped-call]
     return hidden, following
-
-
-def _searched_gates(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-    """The same without a gradient, in the memory of the gates. tanh(x) is 2 sigmoid(2 x) - 1, see `by_logistic`."""
-    size = cell.size(1)
-    gates[:, 2 * size : 3 * size].mul_(2.0)
-    i, f, g, o = gates.sigmoid_().chunk(4, 1)
-    following = (f * cell).addcmul_(i, g, value=2.0).sub_(i)
-    squashed = (2 * following).sigmoid_()
-    return squashed.mul_(2.0).sub_(1.0).mul_(o), following
 
 
 @functools.cache

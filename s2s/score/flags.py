@@ -65,37 +65,27 @@ def units(text: str) -> list[str]:
     return unicodedata.normalize("NFC", text).casefold().translate(_marks).split()
 
 
-def copied(source: str, output: str) -> bool:
-    """Whether the output is the source left as it was, order aside, where it should have been translated.
+def copied(before: Sequence[str], after: Sequence[str]) -> bool:
+    """Whether units of a source come back as they were, order aside, where they should have been translated.
 
     True if the source has at least 4 units and 10 letters, and at least 90 % of the units of the longer side are shared
     (as a multiset). So names, numbers and short technical terms may be copied, and an extract that is shorter than its
     source is no copy. Missed: an output that keeps less than nine words in ten.
     """
-    return _copied(units(source), units(output))
-
-
-def _copied(before: Sequence[str], after: Sequence[str]) -> bool:
-    most = max(len(before), len(after))
-    if len(before) < COPY_UNITS or min(len(before), len(after)) < COPY_OVERLAP * most:
-        return False
-    if (Counter(before) & Counter(after)).total() < COPY_OVERLAP * most:
+    shared = (Counter(before) & Counter(after)).total()
+    if len(before) < COPY_UNITS or shared < COPY_OVERLAP * max(len(before), len(after)):
         return False
     return sum(map(str.isalpha, "".join(before))) >= COPY_LETTERS
 
 
-def looping(text: str) -> bool:
-    """Whether a text says the same thing over and over.
+def looping(found: Sequence[str]) -> bool:
+    """Whether a text with these units says the same thing over and over.
 
     True if the same n-gram of units (n <= 50) stands at least 3 times in a row and these cover at least 8 words (16
     characters in unspaced scripts), or if inside one word the same string stands at least 4 times in a row and these
     cover at least 30 characters. So `no no no` and `very very very good` are no loops, nor is a sentence said twice.
     Missed: loops that change a word each time. Song choruses and tables of zeros are flagged: they do loop.
     """
-    return _looping(units(text))
-
-
-def _looping(found: Sequence[str]) -> bool:
     unspaced = sum(_is_unspaced(unit[0]) for unit in found)
     cover = LOOP_CHARACTERS if 2 * unspaced > len(found) else LOOP_UNITS
     if _repeats(found, LOOP_REPEATS, cover):
@@ -124,9 +114,9 @@ def length_ratio(source: str, output: str) -> float:
 def line_flags(source: str, output: str) -> tuple[str, ...]:
     """The flags of one pair: any of `copied` and `looping`. A source that loops excuses an output that does."""
     flags, before, after = [], units(source), units(output)
-    if _copied(before, after):
+    if copied(before, after):
         flags.append("copied")
-    if _looping(after) and not _looping(before):
+    if looping(after) and not looping(before):
         flags.append("looping")
     return tuple(flags)
 

@@ -66,8 +66,8 @@ class Part:
     number: int  # the record's number in the whole input: seeds sampling, whatever the window
     text: str
     ids: list[int]
-    flags: frozenset[str] = frozenset()
-    request: Request = field(default_factory=lambda: Request(""))
+    flags: frozenset[str]
+    request: Request
     outputs: list[Hypothesis] = field(default_factory=list)
     error: str | None = None  # why its constraints can't be met at all
     copies: CopyIds | None = None  # of a model that copies

@@ -6,7 +6,6 @@ from attention_toys import NORMALISERS, attend, drawn, made
 
 from s2s.attention import build
 from s2s.attention.base import check_finite
-from s2s.attention.functional import masked_softmax
 from s2s.attention.normalise import NAMES, Normaliser
 from s2s.errors import ConfigError, NonFiniteError, UsageError
 from s2s.types import Encoded
@@ -172,14 +171,3 @@ def test_a_query_that_is_not_finite_is_refused(value):
 
 def test_a_finite_query_passes_even_if_its_sum_does_not_fit():
     check_finite(torch.full((1, 1, 4), 3e38))
-
-
-def test_weights_are_the_same_with_and_without_a_gradient():
-    energies = torch.randn(3, 2, 5, generator=torch.Generator().manual_seed(1))
-    mask = torch.tensor([[True] * 5, [True, False, True, False, False], [False] * 5]).unsqueeze(1)
-    free, learned = masked_softmax(energies, mask), masked_softmax(energies.requires_grad_(), mask)
-    assert torch.equal(free, learned)
-    assert not free[2].any()
-    learned.square().sum().backward()
-    assert energies.grad.isfinite().all()
-    assert not energies.grad[2].any()

@@ -186,6 +186,17 @@ def test_a_softmax_keeps_the_precision_it_is_given():
     assert masked_softmax(energies.bfloat16(), mask).dtype == torch.bfloat16
 
 
+def test_weights_are_the_same_with_and_without_a_gradient():
+    energies = torch.randn(3, 2, 5, generator=torch.Generator().manual_seed(1))
+    mask = torch.tensor([[True] * 5, [True, False, True, False, False], [False] * 5]).unsqueeze(1)
+    free, learned = masked_softmax(energies, mask), masked_softmax(energies.requires_grad_(), mask)
+    assert torch.equal(free, learned)
+    assert not free[2].any()
+    learned.square().sum().backward()
+    assert energies.grad.isfinite().all()
+    assert not energies.grad[2].any()
+
+
 def test_a_softmax_survives_huge_energies_and_padding_that_holds_the_maximum():
     energies = torch.tensor([[[3e4, 1e4, 3.0e38], [-3e38, -3e38, 5.0]]])
     weights = masked_softmax(energies, torch.tensor([[[True, True, False]]]))
