@@ -21,11 +21,11 @@ from torch.nn import functional as F
 
 from s2s.products import FixedWeight, PackedWeight
 
-_Loop = dict[tuple[int, torch.Size, tuple[int, ...]], "_Gathered"]
+_Loop = dict[tuple[int, torch.Size, tuple[int, ...]], "Gathered"]
 _loop: ContextVar[_Loop | None] = ContextVar("gathered_loop", default=None)
 
 
-class _Gathered:
+class Gathered:
     """One factor that all steps of a loop have in common, (..., O, I), and what they noted for its gradient.
 
     That is the sum over the steps of left^T right, (..., N, O) and (..., N, I), and of what they noted for single rows.
@@ -37,6 +37,7 @@ class _Gathered:
         self.places: list[Tensor] = []  # (N,) int64 among the rows of the factor
         self.rows: list[Tensor] = []  # (N, I)
         self.factor = factor  # keeps its key in the loop's table valid
+        self._total: Tensor | None = None
         self.anchor: Tensor = _Anchor.apply(factor, self, dtype)  # type: ignore[no-untyped-call]
         self._onward: PackedWeight | None = None
         self._back: PackedWeight | None = None
@@ -67,15 +68,22 @@ class _Gathered:
         self.places.append(places)
         self.rows.append(rows)
 
+    def total(self) -> Tensor:
+        """What steps add to the gradient in place, as large as the factor."""
+        if self._total is None:
+            self._total = torch.zeros_like(self.factor)
+        return self._total
+
     def gradient(self) -> Tensor | None:
         """That of all steps. What was noted goes."""
-        self._back, found = None, None
+        self._back, found, self._total = None, self._total, None
         if self.left:
             left = torch.cat(self.left, -2)
             self.left.clear()
             right = torch.cat(self.right, -2)
             self.right.clear()
-            found = left.transpose(-2, -1) @ right
+            product = left.transpose(-2, -1) @ right
+            found = product if found is None else found.add_(product)
         if self.rows:
             found = self.factor.new_zeros(self.factor.shape) if found is None else found
             flat = found.view(-1, found.size(-1))
@@ -90,7 +98,7 @@ class _Anchor(torch.autograd.Function):
     """Stands between a factor and all its uses, in the precision of products; its backward runs after theirs."""
 
     @staticmethod
-    def forward(ctx: Any, factor: Tensor, gathered: _Gathered, dtype: torch.dtype) -> Tensor:
+    def forward(ctx: Any, factor: Tensor, gathered: Gathered, dtype: torch.dtype) -> Tensor:
         ctx.gathered, ctx.dtype = gathered, factor.dtype
         ctx.set_materialize_grads(False)
         return factor.view_as(factor) if dtype == factor.dtype else factor.to(dtype)
@@ -105,7 +113,7 @@ class _Step(torch.autograd.Function):
     """x (N, I) @ anchor (O, I).T + added (N, O) or (O,), noting what the weight's gradient needs."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, anchor: Tensor, added: Tensor, gathered: _Gathered) -> Tensor:
+    def forward(ctx: Any, x: Tensor, anchor: Tensor, added: Tensor, gathered: Gathered) -> Tensor:
         ctx.dtype, x = x.dtype, x.to(anchor.dtype)
         ctx.save_for_backward(x, anchor)  # the anchor, so that torch sees to its not being changed in between
         ctx.gathered = gathered
@@ -127,7 +135,7 @@ class _Energies(torch.autograd.Function):
     """queries (..., T, K) @ anchor (..., S, K)^T."""
 
     @staticmethod
-    def forward(ctx: Any, queries: Tensor, anchor: Tensor, gathered: _Gathered) -> Tensor:
+    def forward(ctx: Any, queries: Tensor, anchor: Tensor, gathered: Gathered) -> Tensor:
         ctx.save_for_backward(queries, anchor)
         ctx.gathered = gathered
         return torch.matmul(queries, anchor.transpose(-2, -1))
@@ -143,7 +151,7 @@ class _Contexts(torch.autograd.Function):
     """weights (..., T, S) @ anchor (..., S, V)."""
 
     @staticmethod
-    def forward(ctx: Any, weights: Tensor, anchor: Tensor, gathered: _Gathered) -> Tensor:
+    def forward(ctx: Any, weights: Tensor, anchor: Tensor, gathered: Gathered) -> Tensor:
         ctx.save_for_backward(weights, anchor)
         ctx.gathered = gathered
         return torch.matmul(weights, anchor)
@@ -159,7 +167,7 @@ class _Windows(torch.autograd.Function):
     """Rows (N, W) among those of anchor (B, S, K)."""
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, index: Tensor, gathered: _Gathered) -> Tensor:
+    def forward(ctx: Any, anchor: Tensor, index: Tensor, gathered: Gathered) -> Tensor:
         ctx.save_for_backward(index)
         ctx.gathered = gathered
         return F.embedding(index, anchor.flatten(0, 1))
@@ -184,14 +192,14 @@ def gathered() -> Iterator[None]:
             factor.forward_over()
 
 
-def _of_loop(factor: Tensor, dtype: torch.dtype) -> _Gathered | None:
+def _of_loop(factor: Tensor, dtype: torch.dtype) -> Gathered | None:
     """Where the loop notes what a factor's gradient needs; None outside of a loop. Views of one tensor share it."""
     loop = _loop.get()
     if loop is None or not torch.is_grad_enabled():
         return None
     key = factor.data_ptr(), factor.shape, factor.stride()
     if key not in loop:
-        loop[key] = _Gathered(factor, dtype)
+        loop[key] = Gathered(factor, dtype)
     return loop[key]
 
 
@@ -245,7 +253,16 @@ def windows(memory: Tensor, index: Tensor) -> Tensor:
     return _Windows.apply(noted.anchor, index, noted)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def _memory(x: Tensor, memory: Tensor) -> _Gathered | None:
+def anchored(x: Tensor, memory: Tensor) -> tuple[Tensor, Gathered | None]:
+    """A memory as a step on x reads it, and where the step notes or adds what the memory's gradient needs.
+
+    None: outside of a loop; then the step returns the gradient.
+    """
+    noted = _memory(x, memory)
+    return (memory, None) if noted is None else (noted.anchor, noted)
+
+
+def _memory(x: Tensor, memory: Tensor) -> Gathered | None:
     """Where products with a memory are noted: on a CPU, in one precision."""
     if not memory.requires_grad or memory.device.type != "cpu" or x.dtype != memory.dtype:
         return None

@@ -5,6 +5,7 @@ In a wheel they lie inside the package (`s2s/conf`, ...), in a checkout beside i
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from s2s.errors import RunError
@@ -32,6 +33,12 @@ def recipes_dir() -> Path:
 def data_dir() -> Path:
     """The corpus cards and the samples that tests use."""
     return _find("data")
+
+
+def cache_folder() -> Path:
+    """What s2s has fetched or made and could fetch or make again: `$XDG_CACHE_HOME/s2s`, by default `~/.cache/s2s`."""
+    root = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(root) if os.path.isabs(root) else Path.home() / ".cache") / "s2s"
 
 
 def groups() -> list[str]:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from s2s.errors import UsageError
+from s2s.kernels import compiled, cpu
 
 Precision = Literal["float32", "int8", "bf16"]  # of products while decoding; int8 on a CPU, bf16 on a GPU
 
@@ -62,6 +63,9 @@ class PackedWeight(FixedWeight):
         self._packed: Tensor | None = None
         worth = weight.numel() >= _WORTH_PACKING and weight.dtype == torch.float32 and weight.device.type == "cpu"
         if worth and _has("mkldnn._reorder_linear_weight"):
+            turned = self._plain.t()
+            if turned.is_contiguous() and not self._plain.is_contiguous() and compiled(turned):
+                self._plain = cpu.transposed(turned)
             self._packed = torch.ops.mkldnn._reorder_linear_weight(self._plain)
 
     def rows(self, ids: Tensor) -> PackedWeight:

@@ -5,6 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from s2s import kernels
 from s2s.attention import base
 from s2s.model.transformer import Positions
 
@@ -63,4 +64,5 @@ class ReplayingRecorder:
 def as_on_a_gpu(monkeypatch):
     """Nobody looks into a tensor, whether queries are finite or where the last place is: a GPU would have to wait."""
     monkeypatch.setattr(base, "check_finite", lambda query: None)
+    monkeypatch.setattr(kernels, "library", lambda: None)  # kernels of a CPU, which the recorder doesn't see
     monkeypatch.setattr(Positions, "_kept", Positions._sinusoids)

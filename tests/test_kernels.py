@@ -103,15 +103,6 @@ def test_a_mechanism_is_the_same_with_kernels_and_without(name, monkeypatch):
     assert attended(attention, "auto", need_weights=False)[0].weights is None
 
 
-@pytest.mark.parametrize(
-    "changes", [{"heads": 2}, {"normaliser": "sparsemax"}, {"temperature": 2.0}, {"dropout": 0.5}], ids=str
-)
-def test_what_it_does_not_cover_is_left_to_the_plain_version(changes):
-    attention = build("additive", query_size=4, memory_size=4, **changes)
-    assert not attention._is_fused(torch.zeros(1, 1, 4, device=DEVICE))
-    assert attention.eval()._is_fused(torch.zeros(1, 1, 4, device=DEVICE)) == ("dropout" in changes)
-
-
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("length", [0, 1, 5, 16, 33, 300, 520])
 def test_the_recurrence_of_a_kernel_is_that_of_the_plain_version(length, reverse):

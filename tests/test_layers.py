@@ -21,6 +21,7 @@ ORDER = [
     ["s2s.errors"],
     ["s2s.types"],
     ["s2s.files", "s2s.paths"],
+    ["s2s.kernels"],
     [
         "s2s.tensors",
         "s2s.registry",
@@ -29,7 +30,6 @@ ORDER = [
         "s2s.dropout",
         "s2s.products",
         "s2s.recording",
-        "s2s.kernels",
     ],
     ["s2s.gather"],
     ["s2s.text", "s2s.attention"],

@@ -17,12 +17,11 @@ from s2s.attention.functional import merge_heads, split_heads
 from s2s.attention.keyvalue import KeyValue
 from s2s.attention.normalise import Normaliser
 from s2s.attention.options import Options
-from s2s.attention.score import AdditiveScore, Score, check_heads
+from s2s.attention.score import Score, check_heads
 from s2s.attention.sharing import SharedMemory, apart, together
 from s2s.dropout import Dropout
 from s2s.errors import NonFiniteError, UsageError
-from s2s.gather import contexts, linear
-from s2s.kernels import usable
+from s2s.gather import contexts
 from s2s.types import AttentionOutput, Encoded, Memory, State
 
 
@@ -173,23 +172,20 @@ class ScoredAttention(Attention):
 
     def attend(self, query: Tensor, memory: Memory, state: State, need_weights: bool) -> AttentionOutput:
         """Attend with query (B, T, Q): context (B, T, V), weights (B, T, S)."""
-        if isinstance(self.score, AdditiveScore) and self._is_fused(query):
-            from s2s.kernels.additive import additive_attention
-
-            asked, vector = linear(query, self.score.query_weight), self.score.vectors().squeeze(0)
-            context, weights = additive_attention(asked, memory.keys, vector, memory.mask, memory.values)
-            return AttentionOutput(context, weights if need_weights else None, state, {})
+        if self._is_soft() and query.numel():
+            fused = self.score.attend(query, self.by_head(memory.keys), self.by_head(memory.values), memory.mask)
+            if fused is not None:
+                return self._mixed(*fused, state, {}, need_weights)
         energies = self.score(query, self.by_head(memory.keys))
         weights, state, aux = self.align(energies, memory.mask, state, query)
         return self.read(weights, memory, state, aux, need_weights)
 
-    def _is_fused(self, query: Tensor) -> bool:
-        """Whether one kernel does all of it: one head, a plain softmax, and weights that nobody else has a say in."""
-        if type(self) is not ScoredAttention or type(self.align) is not SoftAlignment or self.heads > 1:
+    def _is_soft(self) -> bool:
+        """Whether weights are a plain softmax that nobody else has a say in, so that one kernel may do all of it."""
+        if type(self) is not ScoredAttention or type(self.align) is not SoftAlignment:
             return False
         normaliser, dropped = self.align.normaliser, self.training and self.dropout.p > 0
-        soft = normaliser.name == "softmax" and normaliser.temperature == 1.0
-        return soft and not dropped and query.numel() > 0 and usable(query.device)
+        return normaliser.name == "softmax" and normaliser.temperature == 1.0 and not dropped
 
     def by_head(self, kept: Tensor) -> Tensor:
         """What the memory holds, with an axis for heads: (B, H, S, ...)."""
@@ -200,7 +196,12 @@ class ScoredAttention(Attention):
     ) -> AttentionOutput:
         """Weights (B, H, T, S) to the output."""
         found = contexts(self.dropout(weights).to(memory.values.dtype), self.by_head(memory.values))
-        context = merge_heads(found)
+        return self._mixed(merge_heads(found), weights, state, aux, need_weights)
+
+    def _mixed(
+        self, context: Tensor, weights: Tensor, state: State, aux: dict[str, Tensor], need_weights: bool
+    ) -> AttentionOutput:
+        """Contexts of all heads side by side (B, T, V) and their weights (B, H, T, S) to the output."""
         if self.mix is not None:
             context = self.mix(context)
             if need_weights:

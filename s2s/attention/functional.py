@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from s2s.activations import by_logistic, tanh_
+from s2s.kernels import compiled, cpu
 
 # Elements of the (B, T, S, A) tensor of additive attention that are held at once: 64 MB in float32; and in a step of a
 # search, where nothing of it is kept, 1 MB, which a processor's cache holds.
@@ -24,12 +25,21 @@ def masked_softmax(energies: Tensor, mask: Tensor) -> Tensor:
     position gives zeros and zero gradients, never NaN: where there is a gradient, its energies are replaced before the
     softmax; its weights are zeroed after.
     """
+    if _one_mask_a_source(energies, mask) and compiled(energies):
+        return cpu.softmax(energies, mask)
     hidden = ~mask
     scores = energies.to(torch.promote_types(energies.dtype, torch.float32)).masked_fill(hidden, float("-inf"))
     if scores.requires_grad:
         scores = scores.masked_fill(hidden.all(-1, keepdim=True), 0.0)
         return torch.softmax(scores, -1).masked_fill(hidden, 0.0).to(energies.dtype)
     return torch.softmax(scores, -1).masked_fill_(hidden, 0.0).to(energies.dtype)
+
+
+def _one_mask_a_source(energies: Tensor, mask: Tensor) -> bool:
+    """Whether the mask is (B, 1, ..., S) for energies (B, ..., S), as that of a source is."""
+    ends = energies.shape[:1] + energies.shape[-1:]
+    same = mask.dim() == energies.dim() and mask.shape[:1] + mask.shape[-1:] == ends
+    return same and mask.numel() == ends.numel() > 0 and energies.numel() > 0
 
 
 def additive_energies_plain(query: Tensor, keys: Tensor, vector: Tensor) -> Tensor:

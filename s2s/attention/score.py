@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from s2s.attention.functional import additive_energies, split_heads
+from s2s.attention.fused import FEW, additive_attention, dot_attention
 from s2s.errors import ConfigError
 from s2s.gather import at_once, energies, linear
+from s2s.kernels import compiled, usable
 
 ScoreName = Literal["additive", "additive_normed", "concat", "dot", "scaled_dot", "general"]
 
@@ -51,6 +53,13 @@ class Score(nn.Module):
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
         """Energies (B, H, T, S) of query (B, T, Q) and keys (B, H, S, K)."""
         raise NotImplementedError
+
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Contexts (B, T, H V) and weights (B, H, T, S) of a softmax over these energies, by one kernel.
+
+        query (B, T, Q), keys (B, H, S, K), values (B, H, S, V), mask (B, S). None where there is no kernel for them.
+        """
+        return None
 
     def reachable(self, mask: Tensor) -> Tensor:
         """Mask (B, S) of the positions that this score can give mass to: all, unless it says otherwise."""
@@ -105,6 +114,14 @@ class AdditiveScore(Score):
         pairs = zip(queries.unbind(1), keys.unbind(1), vectors, strict=True)
         return torch.stack([additive_energies(q, k, v) for q, k, v in pairs], 1)
 
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor] | None:
+        """With one head."""
+        if self.heads > 1 or not (usable(query.device) or compiled(query, keys, values)):
+            return None
+        asked, vector = linear(query, self.query_weight), self.vectors().squeeze(0)
+        context, weights = additive_attention(asked, keys.squeeze(1), vector, mask, values.squeeze(1))
+        return context, weights.unsqueeze(1)
+
 
 class DotScore(Score):
     """e = q . k (Luong et al. 2015, arXiv 1508.04025, eq. 8), or q . k / sqrt(d) when scaled (Vaswani et al. 2017)."""
@@ -126,6 +143,12 @@ class DotScore(Score):
         """Energies (B, H, T, S)."""
         queries = split_heads(query * self.scale if self.scale != 1.0 else query, self.heads)
         return energies(queries, keys)
+
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor] | None:
+        """On a CPU, for few queries."""
+        if query.size(1) > FEW or not compiled(query, keys, values):
+            return None
+        return dot_attention(split_heads(query, self.heads), keys, values, mask, self.scale)
 
 
 class GeneralScore(DotScore):

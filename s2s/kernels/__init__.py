@@ -8,13 +8,18 @@ from __future__ import annotations
 import functools
 import importlib.util
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
+from torch import Tensor
 
+from s2s.kernels.build import library
 from s2s.types import Kernels
 
 _choice: ContextVar[Kernels] = ContextVar("kernels", default="auto")
+_add: ContextVar[Callable[[int], None] | None] = ContextVar("kernels_add", default=None)
 _interpreted: ContextVar[bool] = ContextVar("kernels_interpreted", default=False)
 
 
@@ -27,11 +32,38 @@ def use(kernels: Kernels, *, interpreted: bool = False) -> None:
     _interpreted.set(interpreted)
 
 
+@contextmanager
+def counted(add: Callable[[int], None]) -> Iterator[None]:
+    """Inside, `add` hears of the operations of products that kernels make, which torch's counter doesn't see."""
+    token = _add.set(add)
+    try:
+        yield
+    finally:
+        _add.reset(token)
+
+
+def count(operations: int) -> None:
+    """Tells of the operations of a kernel's products, a multiplication and an addition each counted."""
+    add = _add.get()
+    if add is not None:
+        add(operations)
+
+
 def usable(device: torch.device) -> bool:
     """Whether fused versions run there."""
     if device.type != "cuda" and not _interpreted.get():
         return False
     return _choice.get() == "auto" and _runs(device.type)
+
+
+def compiled(*tensors: Tensor) -> bool:
+    """Whether the versions in C, `s2s.kernels.cpu`, run and take these tensors: float32 on a CPU, without autocast."""
+    if _choice.get() != "auto" or torch.is_autocast_enabled("cpu"):
+        return False
+    for tensor in tensors:
+        if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
+            return False
+    return library() is not None
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from s2s.activations import tanh_
 from s2s.errors import ConfigError
 from s2s.gather import at_once, linear
-from s2s.kernels import usable
+from s2s.kernels import compiled, usable
 from s2s.products import FixedWeight
 
 Cell = Literal["lstm", "gru"]
@@ -56,6 +56,10 @@ def _lstm_gates(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         from s2s.kernels.lstm import lstm_gates
 
         return lstm_gates(gates, cell)
+    if compiled(gates, cell):
+        from s2s.kernels import cpu
+
+        return cpu.lstm_gates(gates, cell)
     hidden, following = _LSTMGates.apply(gates, cell)  # type: ignore[no-untyped-call]
     return hidden, following
 

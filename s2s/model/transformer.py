@@ -65,6 +65,12 @@ class FeedForward(nn.Sequential):
             nn.init.xavier_uniform_(cast(nn.Linear, layer).weight)
             nn.init.zeros_(cast(nn.Linear, layer).bias)
 
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., width) to (..., width)."""
+        inner = self[0](x)
+        inner = inner.relu() if torch.is_grad_enabled() else inner.relu_()
+        return cast(Tensor, self[3](self[2](inner)))
+
 
 class EncoderLayer(nn.Module):
     """Self-attention and feed-forward, each as x + dropout(f(norm(x)))."""

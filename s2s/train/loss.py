@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from s2s.kernels import compiled, cpu
+
 # Elements (rows x vocabulary) of logits held at once: 16 MB in float32 on a CPU, few enough for its cache and enough
 # for its matrix products; 128 MB on a GPU.
 _CHUNK = 1 << 22
@@ -30,6 +32,15 @@ def _chunks(features: Tensor, vocabulary: int) -> Iterator[slice]:
     """Slices of the rows of `features` whose logits are held at once."""
     rows = max(1, (_CHUNK if features.device.type == "cpu" else _CHUNK_GPU) // vocabulary)
     return (slice(start, start + rows) for start in range(0, features.size(0), rows))
+
+
+def _exponentials(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """e^(logit - highest) in place of logits (N, V), and of each row log-sum-exp, their sum, its target's logit."""
+    picked = logits.gather(1, target.unsqueeze(1)).squeeze(1)
+    highest = logits.amax(1, keepdim=True)
+    found = logits.sub_(highest).exp_()
+    total = found.sum(1)
+    return found, highest.squeeze(1) + total.log(), total, picked
 
 
 class _SmoothedCrossEntropy(torch.autograd.Function):
@@ -62,40 +73,50 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
         exact = torch.promote_types(weight.dtype, torch.float32)
         spread = smoothing / vocabulary
         d_inputs = torch.empty_like(inputs) if needed else None
-        d_weight = torch.zeros_like(weight) if needed else None
+        d_weight = torch.empty_like(weight) if needed else None
         d_bias = torch.zeros_like(bias) if needed else None
         norms, log_prob = features.new_empty(count, dtype=exact), features.new_empty(count, dtype=exact)
         shares = features.new_ones(count, dtype=exact)  # of the probability that is generated
+        fused = compiled(inputs, matrix, offset) and weight.is_contiguous()
         room: Tensor | None = None  # one for all chunks, of one size in most updates: others leave holes between them
         for part in _chunks(features, vocabulary):
             rows = inputs[part]
             room = matrix.new_empty(rows.size(0), vocabulary) if room is None else room
-            logits = torch.addmm(offset, rows, matrix.t(), out=room[: rows.size(0)]).to(exact)
             known = targets[part] < vocabulary
-            target = targets[part].where(known, 0).unsqueeze(1)
-            picked = logits.gather(1, target).squeeze(1)
-            highest = logits.amax(1, keepdim=True)
-            probabilities = logits.sub_(highest).exp_()
-            total = probabilities.sum(1, keepdim=True)
-            norms[part] = (highest + total.log()).squeeze(1)
+            target = targets[part].where(known, 0)
+            logits = room[: rows.size(0)]
+            if fused:
+                torch.mm(rows, matrix.t(), out=logits)
+                norms[part], total, picked = cpu.exponentials(logits, offset, target)
+                probabilities = logits
+            else:
+                logits = torch.addmm(offset, rows, matrix.t(), out=logits).to(exact)
+                probabilities, norms[part], total, picked = _exponentials(logits, target)
             log_prob[part] = picked - norms[part]
             if log_generate is not None and log_copied is not None:
                 generated = (log_prob[part] + log_generate[part]).masked_fill(~known, -torch.inf)
                 log_prob[part] = torch.logaddexp(generated, log_copied[part])
                 shares[part] = (generated - log_prob[part]).exp()
             if d_inputs is not None and d_weight is not None and d_bias is not None:
-                share = (1 - smoothing) * shares[part].unsqueeze(1)
-                gradient = probabilities.mul_((share + smoothing) / total)
-                gradient.scatter_add_(1, target, -share)
+                share = (1 - smoothing) * shares[part]
+                scale = (share + smoothing) / total
                 if counts is not None:
-                    gradient.mul_(counts[part].unsqueeze(1))
-                d_bias += gradient.sum(0)
-                gradient = gradient.to(dtype)
+                    share, scale = share * counts[part], scale * counts[part]
+                if fused:
+                    d_bias += cpu.cross_entropy_gradient(probabilities, scale, share, target)
+                else:
+                    probabilities.mul_(scale.unsqueeze(1)).scatter_add_(1, target.unsqueeze(1), -share.unsqueeze(1))
+                    d_bias += probabilities.sum(0)
+                gradient = probabilities.to(dtype)
                 torch.mm(gradient, matrix, out=d_inputs[part])
                 if dtype == d_weight.dtype:
-                    d_weight.addmm_(gradient.t(), inputs[part])
+                    d_weight.addmm_(gradient.t(), rows, beta=float(part.start > 0))
+                elif part.start:
+                    d_weight += gradient.t() @ rows
                 else:
-                    d_weight += gradient.t() @ inputs[part]
+                    d_weight.copy_(gradient.t() @ rows)
+        if not count and d_weight is not None:
+            d_weight.zero_()
         nll = -(log_prob if counts is None else log_prob * counts).sum()
         loss = nll
         if smoothing:

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from s2s.attention.base import Attention
+from s2s.kernels import counted
 from s2s.model.seq2seq import Seq2Seq
 from s2s.train.options import OptimConfig, Precision
 from s2s.train.precision import chosen
@@ -188,8 +189,9 @@ class Profiler:
         from torch.utils.flop_counter import FlopCounterMode  # slow to import: only where it is asked for
 
         counter = FlopCounterMode(display=False, custom_mapping=_UNKNOWN) if number == 0 else None
-        with counter or nullcontext():
-            meter = _Meter(self._clock if counter is None else counter.get_total_flops)
+        fused: list[int] = []
+        with counter or nullcontext(), counted(fused.append):
+            meter = _Meter(self._clock if counter is None else lambda: counter.get_total_flops() + sum(fused))
             hooks = self._hooks()
             token = _meter.set(meter)
             try:

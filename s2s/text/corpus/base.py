@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -280,9 +279,3 @@ def empty_splits(dev: float, test: float) -> dict[str, list[Pair | Drop]]:
 def fingerprint_file(path: Path) -> FileFingerprint:
     """Size and sha256 of a file."""
     return FileFingerprint(sha256(path), path.stat().st_size)
-
-
-def cache_folder() -> Path:
-    """Where fetched corpora are kept: `$XDG_CACHE_HOME/s2s`, by default `~/.cache/s2s`."""
-    root = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(root) if os.path.isabs(root) else Path.home() / ".cache") / "s2s"

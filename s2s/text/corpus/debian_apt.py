@@ -13,7 +13,7 @@ from pathlib import Path
 
 from s2s.errors import DataError
 from s2s.files import read_json, replace_folder, to_json
-from s2s.text.corpus.base import cache_folder
+from s2s.paths import cache_folder
 
 _log = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from s2s.errors import DataError
 from s2s.files import write_atomic
-from s2s.text.corpus.base import Corpus, FileFingerprint, Pair, cache_folder, fingerprint_file, make_corpus, share, warn
+from s2s.paths import cache_folder
+from s2s.text.corpus.base import Corpus, FileFingerprint, Pair, fingerprint_file, make_corpus, share, warn
 from s2s.text.corpus.local import json_objects
 
 _log = logging.getLogger(__name__)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from s2s.errors import DataError
 from s2s.files import write_atomic
-from s2s.text.corpus.base import Corpus, cache_folder, fingerprint_file, make_corpus, warn
+from s2s.paths import cache_folder
+from s2s.text.corpus.base import Corpus, fingerprint_file, make_corpus, warn
 from s2s.text.corpus.local import existing, parallel
 
 _log = logging.getLogger(__name__)

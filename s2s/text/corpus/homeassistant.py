@@ -11,11 +11,11 @@ from typing import Any
 
 from s2s.errors import DataError
 from s2s.files import parse_json
+from s2s.paths import cache_folder
 from s2s.text.corpus.base import (
     Corpus,
     Drop,
     Pair,
-    cache_folder,
     empty_splits,
     fingerprint_file,
     make_corpus,

@@ -1,0 +1,107 @@
+"""The kernels of a CPU: compiled for this very processor at their first use, kept, and loaded."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from s2s.paths import cache_folder
+
+_SOURCE = Path(__file__).with_name("cpu.c")
+_FLAGS = ("-std=c99", "-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
+_PATIENCE = 120  # seconds that compiling may take; it takes one
+_log = logging.getLogger("s2s")
+
+
+class _BuildError(Exception):
+    """It didn't compile, or couldn't be loaded."""
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernels, or None where there is no C compiler ($CC, cc, gcc or clang). A failure is told once."""
+    compiler = _compiler()
+    try:
+        with suppress(OSError, _BuildError):
+            return _load(compiler, (*_FLAGS, *_tuned(), "-fopenmp"))  # threads are those of torch's OpenMP
+        return _load(compiler, (*_FLAGS, *_tuned(), "-fopenmp-simd"))  # torch has none that this compiler knows
+    except (OSError, _BuildError) as error:
+        _log.warning("no kernel is used on this CPU, as %s failed: %s", compiler, error)
+    return None
+
+
+def _compiler() -> str | None:
+    for name in (os.environ.get("CC", ""), "cc", "gcc", "clang"):
+        if name and (found := shutil.which(name)):
+            return found
+    return None
+
+
+def _tuned() -> tuple[str, ...]:
+    """Flags for this processor."""
+    return ("-march=native",) if platform.machine().lower() in ("x86_64", "amd64") else ("-mcpu=native",)
+
+
+def _processor() -> str:
+    """What tells this processor from others that share a home folder with it."""
+    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+        told = {line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))}
+        return "".join(sorted(told))
+    return platform.processor()
+
+
+def _load(compiler: str | None, flags: tuple[str, ...]) -> ctypes.CDLL | None:
+    source = _SOURCE.read_bytes()
+    key = hashlib.sha256("\n".join([source.decode(), *flags, platform.machine(), _processor()]).encode()).hexdigest()
+    kept = cache_folder() / "kernels" / f"{key[:32]}.so"
+    if _is_ours(kept):
+        with suppress(OSError):
+            return ctypes.CDLL(str(kept))
+    if compiler is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / kept.name
+        _compile(compiler, flags, made)
+        with suppress(OSError):  # a home that can't be written: compiled anew each time
+            kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            temporary = kept.with_name(f".{kept.name}.{os.getpid()}")
+            shutil.copyfile(made, temporary)
+            os.chmod(temporary, 0o700)
+            os.replace(temporary, kept)
+        return ctypes.CDLL(str(made))
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is there that nobody else could have written."""
+    try:
+        found = path.stat()
+        above = path.parent.stat()
+    except OSError:
+        return False
+    writable = (found.st_mode | above.st_mode) & (stat.S_IWGRP | stat.S_IWOTH)
+    return not writable and found.st_uid == above.st_uid == os.getuid()
+
+
+def _compile(compiler: str, flags: tuple[str, ...], made: Path) -> None:
+    """Raises _BuildError. The library names no OpenMP of its own: it is to find the one that torch has loaded."""
+    linked = made.with_suffix(".o")
+    for command in (
+        [compiler, *flags, "-c", str(_SOURCE), "-o", str(linked)],
+        [compiler, "-shared", str(linked), "-o", str(made)],
+    ):
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_PATIENCE)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise _BuildError(str(error)) from error
+        if done.returncode:
+            raise _BuildError((done.stderr.strip() or "no message").split("\n")[0])
