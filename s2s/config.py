@@ -82,7 +82,7 @@ class Config:
     copy: BuilderNode = field(default_factory=lambda: _default_node("copy", "none"))
     seed: int = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    kernels: Kernels = "auto"  # of training; auto: fused ones where they can run, on a GPU
+    kernels: Kernels = "auto"  # of training; auto: fused ones where they can run
     threads: int | None = None  # null = one a core
     profile: bool = False  # look at where the time of some updates goes: profile.json and a part of the report
     prepared: str | None = None  # a folder of s2s prepare, from which the corpus is taken

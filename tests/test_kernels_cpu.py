@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from toys import TINY, call
 
 from s2s import kernels
 from s2s.activations import tanh, tanh_
@@ -15,12 +16,13 @@ from s2s.attention import build
 from s2s.attention.functional import additive_energies_plain, masked_softmax
 from s2s.attention.fused import FEW, additive_attention, dot_attention
 from s2s.attention.self_attention import multihead
-from s2s.errors import NonFiniteError
+from s2s.errors import NonFiniteError, RunError
 from s2s.gather import gathered
 from s2s.kernels import build as builder
 from s2s.kernels import cpu
 from s2s.model import recurrent
 from s2s.products import PackedWeight
+from s2s.search.loop import ranked
 from s2s.train.loss import Copied, smoothed_cross_entropy, smoothed_cross_entropy_plain
 from s2s.types import Encoded
 
@@ -241,6 +243,42 @@ def test_cross_entropy_of_nothing_and_of_padding():
         torch.testing.assert_close(made, expected)
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (5, 256), (4, 1000), (70, 513)], ids=str)
+@pytest.mark.parametrize("width", [1, 2, 9])
+def test_the_largest_numbers_of_a_row(shape, width, calls):
+    torch.manual_seed(10)
+    width = min(width, shape[1])
+    for rows in (torch.randn(shape), torch.randint(0, 3, shape).float(), torch.full(shape, -torch.inf)):
+        rows[0, shape[1] // 2 :] = -torch.inf
+        values, ids = cpu.largest(rows, width)
+        expected = rows.sort(dim=1, descending=True, stable=True)
+        assert torch.equal(values, expected.values[:, :width])
+        assert torch.equal(ids, expected.indices[:, :width])
+    for place in (0, shape[1] - 1):
+        rows = torch.randn(shape)
+        rows[-1, place] = torch.nan
+        first = cpu.largest(rows, width)[0][:, 0]
+        assert first[-1].isnan()
+        assert not first[:-1].isnan().any()
+
+
+def test_a_search_ranks_by_the_kernel_as_without(calls):
+    rows = torch.randint(-4, 0, (6, 700)).float()  # many equals
+    never = torch.zeros(700, dtype=torch.bool)
+    never[[0, 2]] = True
+    found = [ranked(rows, 5, some) for some in (None, never)]
+    assert calls == ["largest"] * 2
+    kernels.use("plain")
+    expected = [ranked(rows, 5, some) for some in (None, never)]
+    kernels.use("auto")
+    for made, plain in zip(found, expected, strict=True):
+        assert torch.equal(made[0], plain[0])
+        assert torch.equal(made[1], plain[1])
+    rows[3, 650] = torch.nan
+    with pytest.raises(RunError, match="NaN"):
+        ranked(rows, 1, None)
+
+
 @pytest.mark.parametrize("shape", [(0, 3), (1, 1), (31, 33), (70, 64)], ids=str)
 def test_transposed(shape):
     matrix = torch.randn(shape)
@@ -363,6 +401,29 @@ def test_a_home_that_cannot_be_written_costs_only_time(tmp_path):
 def test_without_a_compiler_all_is_plain(tmp_path):
     code = f"{SHOW}\nfrom s2s.activations import tanh\nprint(tanh(torch.ones(1)).item() > 0.76)"
     assert seen_by(tmp_path, code, PATH="", CC="") == ("False\nTrue", "")
+
+
+def test_the_environment_has_the_last_word(tmp_path):
+    code = "from s2s import kernels\nimport torch\nprint(kernels.kind(torch.device('cpu')))"
+    assert seen_by(tmp_path, code) == ("C", "")
+    assert seen_by(tmp_path, code, S2S_KERNELS="plain") == ("plain", "")
+    code = f"from s2s.errors import UsageError\ntry:\n  exec({code!r})\nexcept UsageError as e:\n  print(e.where)"
+    assert seen_by(tmp_path, code, S2S_KERNELS="fast") == ("S2S_KERNELS", "")
+
+
+def test_training_tells_of_their_absence_and_of_a_change(tmp_path, monkeypatch):
+    steps = ["optim.warmup=0", f"output={tmp_path}"]
+    told = "for want of a C compiler"
+    first = call("train", "teach/copy", *TINY, "trainer.steps=2", "trainer.save_every=2", *steps)
+    assert told not in first.err
+    run = next(path.parent for path in tmp_path.rglob("config.yaml") if path.parent.name != "latest")
+    monkeypatch.setattr(kernels, "library", lambda: None)
+    again = call("train", "--resume", str(run), "trainer.steps=4")
+    assert again.code == 0, again.err
+    assert told in again.err
+    assert "began with kernels: C, and goes on with plain" in again.err
+    monkeypatch.undo()
+    assert told not in call("train", "teach/copy", *TINY, "trainer.steps=2", "kernels=plain", *steps).err
 
 
 def test_a_compiler_that_fails_is_told_once(tmp_path):

@@ -1,6 +1,8 @@
-"""Fused versions of what is plain elsewhere, in Triton: chosen by `kernels=auto`, never the only version.
+"""Fused versions of what is plain elsewhere: chosen by `kernels=auto`, never the only version.
 
-Triton comes with torch's builds for CUDA, and is imported only when a kernel runs.
+On a GPU they are in Triton, which comes with torch's builds for CUDA and is imported only when a kernel runs. On a CPU
+they are in C, compiled where there is a compiler (`s2s.kernels.build`). With S2S_KERNELS=plain in the environment none
+runs, whatever is chosen.
 """
 
 from __future__ import annotations
@@ -8,13 +10,16 @@ from __future__ import annotations
 import functools
 import importlib.util
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import get_args
 
 import torch
 from torch import Tensor
 
+from s2s.errors import UsageError
 from s2s.kernels.build import library
 from s2s.types import Kernels
 
@@ -49,16 +54,38 @@ def count(operations: int) -> None:
         add(operations)
 
 
+def kind(device: torch.device) -> str:
+    """What kernels run there, if any: C, Triton or plain."""
+    if device.type == "cpu" and compiled():
+        return "C"
+    return "Triton" if usable(device) else "plain"
+
+
+def _wanted() -> bool:
+    return _choice.get() == "auto" and _environment() == "auto"
+
+
+@functools.cache
+def _environment() -> str:
+    """Raises UsageError for a value that says nothing."""
+    chosen = os.environ.get("S2S_KERNELS", "auto")
+    if chosen not in get_args(Kernels):
+        raise UsageError(
+            "unknown kernels", where="S2S_KERNELS", expected=" or ".join(get_args(Kernels)), found=repr(chosen)
+        )
+    return chosen
+
+
 def usable(device: torch.device) -> bool:
-    """Whether fused versions run there."""
+    """Whether those in Triton run there."""
     if device.type != "cuda" and not _interpreted.get():
         return False
-    return _choice.get() == "auto" and _runs(device.type)
+    return _wanted() and _runs(device.type)
 
 
 def compiled(*tensors: Tensor) -> bool:
     """Whether the versions in C, `s2s.kernels.cpu`, run and take these tensors: float32 on a CPU, without autocast."""
-    if _choice.get() != "auto" or torch.is_autocast_enabled("cpu"):
+    if not _wanted() or torch.is_autocast_enabled("cpu"):
         return False
     for tensor in tensors:
         if tensor.dtype != torch.float32 or tensor.device.type != "cpu":

@@ -78,7 +78,7 @@ def _load(compiler: str | None, flags: tuple[str, ...]) -> ctypes.CDLL | None:
             shutil.copyfile(made, temporary)
             os.chmod(temporary, 0o700)
             os.replace(temporary, kept)
-        return ctypes.CDLL(str(made))
+        return ctypes.CDLL(str(kept if _is_ours(kept) else made))  # a temporary folder may not be for programs
 
 
 def _is_ours(path: Path) -> bool:

@@ -324,6 +324,39 @@ void cross_entropy_gradient(float *rows_of, const float *scales, const float *sh
     }
 }
 
+static void insert(float *values, int64_t *ids, count held, float value, int64_t id)
+{
+    for (; held > 0 && values[held - 1] < value; held--) values[held] = values[held - 1], ids[held] = ids[held - 1];
+    values[held] = value, ids[held] = id;
+}
+
+/* The `width` largest numbers of each row (rows, size), largest first, and where they stand, the first one among equals.
+ * A row with NaN has NaN as its first. width <= size. */
+void largest(const float *rows_of, float *values, int64_t *ids, count rows, count size, count width, int threads)
+{
+#pragma omp parallel for num_threads(threads) if (threads > 1 && rows * size > WORTH_A_THREAD)
+    for (count row = 0; row < rows; row++) {
+        const float *x = rows_of + row * size;
+        float *best = values + row * width;
+        int64_t *where = ids + row * width;
+        int strange = 0;
+        for (count v = 0; v < width; v++) insert(best, where, v, x[v], v), strange |= x[v] != x[v];
+        for (count first = width; first < size; first += 256) {
+            const count past = first + 256 < size ? first + 256 : size;
+            float highest = -INFINITY;
+#pragma omp simd reduction(max : highest) reduction(| : strange)
+            for (count v = first; v < past; v++) {
+                highest = x[v] > highest ? x[v] : highest;
+                strange |= x[v] != x[v];
+            }
+            if (!(highest > best[width - 1])) continue;
+            for (count v = first; v < past; v++)
+                if (x[v] > best[width - 1]) insert(best, where, width - 1, x[v], v);
+        }
+        if (strange) best[0] = NAN;
+    }
+}
+
 /* (rows, size) to (size, rows). */
 void transpose(const float *from, float *to, count rows, count size, int threads)
 {

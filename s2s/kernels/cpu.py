@@ -207,6 +207,16 @@ def cross_entropy_gradient(rows: Tensor, scales: Tensor, shares: Tensor, targets
     return total
 
 
+def largest(rows: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """The `width` largest numbers of each row (N, V), largest first, the first one among equals; and their places.
+
+    Both (N, width); width is at most V. A row with NaN has NaN as its first.
+    """
+    values, ids = rows.new_empty(rows.size(0), width), rows.new_empty(rows.size(0), width, dtype=torch.int64)
+    _run("largest", (rows, values, ids), (rows.size(0), rows.size(1), width))
+    return values, ids
+
+
 def transposed(matrix: Tensor) -> Tensor:
     """The transposed of a contiguous matrix, contiguous."""
     made = matrix.new_empty(matrix.size(1), matrix.size(0))

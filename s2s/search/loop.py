@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from s2s.errors import ConfigError, RunError, UsageError
+from s2s.kernels import compiled, cpu
 from s2s.search.constraints import Blocks, Constraints, blocks_for
 from s2s.search.lexical import LexicalSearch, Phrases
 from s2s.search.options import SearchConfig
@@ -59,6 +60,10 @@ def ranked(log_probs: Tensor, width: int, never: Tensor | None) -> tuple[Tensor,
     """
     size = log_probs.shape[1]
     width = width if never is None else width + _NEVER_IDS
+    if width < size and compiled(log_probs) and log_probs.is_contiguous():
+        values, ids = cpu.largest(log_probs, width)
+        refuse_nan(values[:, 0])
+        return (values if never is None else values.masked_fill(never[ids], -torch.inf)), ids
     if width >= size:
         values, ids = log_probs.sort(dim=1, descending=True, stable=True)
         doubtful = values[:, :1].isnan()

@@ -16,7 +16,7 @@ import torch
 from s2s.config import BuilderNode, Config, to_plain
 from s2s.errors import BundleError, DataError
 from s2s.files import RunLock, read_json, write_atomic
-from s2s.kernels import use
+from s2s.kernels import kind, use
 from s2s.show.machine import machine_facts, peak_memory_mb
 from s2s.task.card import model_card
 from s2s.task.evaluate import Evaluation, dev_loss, evaluate, score_extracts
@@ -76,6 +76,8 @@ def train(config: Config, folder: Path, config_text: str, display: Display, *, c
         device = set_up(config)
         if told := prepare_half(device, config.trainer.precision):
             display.note(f"warning: {told}")
+        if device.type == "cpu" and config.kernels == "auto" and kind(device) == "plain":
+            display.note("no kernels, for want of a C compiler (cc, gcc or clang): up to a tenth slower")
         last = checkpoint.latest(folder / "checkpoints")
         corpus = load_corpus(config)
         prepared = prepare(config, corpus, _tokenizers(config, corpus, folder, display))
@@ -153,6 +155,7 @@ def start_run(config: Config, prepared: Prepared, device: torch.device) -> Run:
         "links": prepared.links_fingerprint(),
         "tokenizers": [prepared.source.digest, prepared.target.digest],
         "threads": torch.get_num_threads(),
+        "kernels": kind(device),
     }
     return Run(model, config.optim, config.trainer, seed=config.seed, meta=meta, profile=config.profile)
 
@@ -192,11 +195,12 @@ def _resume(run: Run, last: Path, prepared: Prepared, folder: Path, display: Dis
                 found=now[:16],
                 hint="Put the old data back, or go on with the new by --changed-corpus",
             )
-    if groups_meta["threads"] != run.meta["threads"]:
-        display.note(
-            f"the run began with {groups_meta['threads']} threads and goes on with {run.meta['threads']}: "
-            "losses agree to rounding, not bit for bit"
-        )
+    for what, before in (("threads", groups_meta["threads"]), ("kernels", groups_meta.get("kernels", "plain"))):
+        if before != run.meta[what]:
+            display.note(
+                f"the run began with {what}: {before}, and goes on with {run.meta[what]}: "
+                "losses agree to rounding, not bit for bit"
+            )
     run.load(last)
     position = run.position
     trainer = run.trainer

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from s2s.attention.base import Attention
 from s2s.attention.reweight import Reweighted
@@ -25,7 +25,7 @@ from s2s.train.average import MovingAverage
 from s2s.train.loss import smoothed_cross_entropy
 from s2s.train.options import OptimConfig, TrainerConfig
 from s2s.train.precision import autocast
-from s2s.train.step import copied_targets
+from s2s.train.step import clip_gradients, copied_targets
 from s2s.types import Batch
 
 MAX_GRAPHS = 64  # shapes that are recorded; batches of all others run operation by operation
@@ -230,7 +230,7 @@ class CapturedUpdates:
 
     @torch.no_grad()
     def _change_weights(self) -> None:
-        norm = nn.utils.clip_grad_norm_(self._parameters, self.optim.clip if self.optim.clip else torch.inf)
+        norm = clip_gradients(self._parameters, self.optim.clip)
         finite = self._sums[0].isfinite() & norm.isfinite()
         self._found_inf.copy_(~finite)
         self.optimizer.step()

@@ -6,12 +6,13 @@ import os
 
 import pytest
 import torch
+from torch import nn
 from train_toys import corpus, tiny
 
 from s2s.text.batching import collate
 from s2s.train.options import OptimConfig
 from s2s.train.precision import autocast, chosen, prepare_half
-from s2s.train.step import batch_loss, make_optimizer, update
+from s2s.train.step import batch_loss, clip_gradients, make_optimizer, update
 
 OPTIM = OptimConfig(lr=0.01, warmup=0, clip=None)
 
@@ -91,6 +92,21 @@ def test_clipping_bounds_the_step_and_reports_the_norm_before_it():
         torch.testing.assert_close(near - start, (far - start) / 3, atol=1e-6, rtol=1e-3)
     length = math.sqrt(sum(float(((near - start) ** 2).sum()) for start, near in zip(before, bounded, strict=True)))
     assert length == pytest.approx(OPTIM.lr * clip, rel=1e-3)
+
+
+@pytest.mark.parametrize("limit", [None, 0.0, 0.5, 100.0])
+def test_clipping_is_that_of_torch(limit):
+    torch.manual_seed(3)
+    leaves = [nn.Parameter(torch.zeros(3, 4)), nn.Parameter(torch.zeros(5)), nn.Parameter(torch.zeros(2))]
+    for leaf in leaves[:2]:
+        leaf.grad = torch.randn(leaf.shape).t().contiguous().t()
+    other = [leaf.grad.clone() for leaf in leaves[:2]]
+    norm = clip_gradients(leaves, limit)
+    torch.testing.assert_close(norm, torch.cat([one.flatten() for one in other]).norm())
+    share = min(1.0, limit / norm.item()) if limit else 1.0
+    for leaf, before in zip(leaves, other, strict=False):
+        torch.testing.assert_close(leaf.grad, share * before, rtol=1e-5, atol=1e-6)
+    assert clip_gradients([nn.Parameter(torch.zeros(1))], 1.0) == 0.0
 
 
 def test_the_rate_scales_the_step():
