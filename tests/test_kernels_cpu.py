@@ -227,7 +227,13 @@ def test_cross_entropy(copies, smoothing, calls, monkeypatch):
         rtol=1e-5,
         atol=1e-5,
     )
-    assert calls == ["exponentials", "cross_entropy_gradient"] * 3
+    assert calls == ["cross_entropy"] * 3
+
+
+@pytest.mark.parametrize("target", [-1, 5])
+def test_a_target_out_of_range_is_refused(target):
+    with pytest.raises(IndexError, match=f"{target}.* vocabulary of 5"):
+        smoothed_cross_entropy(torch.randn(2, 3), torch.randn(5, 3), torch.zeros(5), torch.tensor([0, target]))
 
 
 def test_cross_entropy_of_nothing_and_of_padding():

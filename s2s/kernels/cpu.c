@@ -279,47 +279,56 @@ void additive_backward(const float *query, const float *keys, const float *vecto
     }
 }
 
-/* Logits without their bias, (rows, size), to e^(logit - highest), in place; of each row its log-sum-exp, the sum of
- * those, and the logit of its target. */
-void exponentials(float *logits, const float *bias, const int64_t *targets, float *norms, float *totals, float *picked,
-                  count rows, count size, int threads)
-{
-#pragma omp parallel for num_threads(threads) if (threads > 1 && rows * size > WORTH_A_THREAD)
-    for (count row = 0; row < rows; row++) {
-        float *logit = logits + row * size, highest = -INFINITY, total = 0.0f;
-#pragma omp simd reduction(max : highest)
-        for (count v = 0; v < size; v++) {
-            logit[v] += bias[v];
-            highest = logit[v] > highest ? logit[v] : highest;
-        }
-        picked[row] = logit[targets[row]];
-#pragma omp simd reduction(+ : total)
-        for (count v = 0; v < size; v++) {
-            logit[v] = exponential(logit[v] - highest);
-            total += logit[v];
-        }
-        totals[row] = total;
-        norms[row] = highest + logf(total);
-    }
-}
+/* Output layer's logits without their bias, (rows, size), to losses, and with `learning` to their gradients in place.
+ *
+ * A target from `size` on can only be copied. log_generate and log_copied may be null: nothing is copied; counts too: each
+ * row counts once. Of each row: the log of the sum of its e^logit, the log-probability of its target, and which share of
+ * that is generated. d_bias (PARTS, size): the gradients' sum over rows, by parts, so that it is the same for any number
+ * of threads. */
+enum { PARTS = 16 };
 
-/* Rows (rows, size), each times its scale, minus its share at its target, in place; and their sum, (size,). */
-void cross_entropy_gradient(float *rows_of, const float *scales, const float *shares, const int64_t *targets, float *sum,
-                            count rows, count size, int threads)
+void cross_entropy(float *logits, const float *bias, const int64_t *targets, const float *log_generate,
+                   const float *log_copied, const float *counts, float *norms, float *log_probs, float *shares,
+                   float *d_bias, count rows, count size, count learning, float smoothing, int threads)
 {
 #pragma omp parallel for num_threads(threads) if (threads > 1 && rows * size > WORTH_A_THREAD)
-    for (count first = 0; first < size; first += 1024) {
-        const count past = first + 1024 < size ? first + 1024 : size;
-        for (count v = first; v < past; v++) sum[v] = 0.0f;
-        for (count row = 0; row < rows; row++) {
-            float *value = rows_of + row * size;
-            const float scale = scales[row];
+    for (count part = 0; part < PARTS; part++) {
+        float *sum = d_bias + part * size;
+        if (learning) memset(sum, 0, size * sizeof *sum);
+        for (count row = part * rows / PARTS; row < (part + 1) * rows / PARTS; row++) {
+            float *logit = logits + row * size, highest = -INFINITY, total = 0.0f;
             const count target = targets[row];
+            const int known = target < size;
+#pragma omp simd reduction(max : highest)
+            for (count v = 0; v < size; v++) {
+                logit[v] += bias[v];
+                highest = logit[v] > highest ? logit[v] : highest;
+            }
+            float log_prob = known ? logit[target] : -INFINITY, share = 1.0f;
+#pragma omp simd reduction(+ : total)
+            for (count v = 0; v < size; v++) {
+                logit[v] = exponential(logit[v] - highest);
+                total += logit[v];
+            }
+            norms[row] = highest + logf(total);
+            log_prob -= norms[row];
+            if (log_generate) {
+                const float generated = log_prob + log_generate[row], copied = log_copied[row];
+                const float more = generated > copied ? generated : copied;
+                log_prob = more + logf(expf(generated - more) + expf(copied - more));
+                share = expf(generated - log_prob);
+            }
+            log_probs[row] = log_prob;
+            shares[row] = share;
+            if (!learning) continue;
+            const float often = counts ? counts[row] : 1.0f, drawn = often * (1.0f - smoothing) * share;
+            const float scale = (drawn + often * smoothing) / total;
 #pragma omp simd
-            for (count v = first; v < past; v++) value[v] *= scale;
-            if (target >= first && target < past) value[target] -= shares[row];
-#pragma omp simd
-            for (count v = first; v < past; v++) sum[v] += value[v];
+            for (count v = 0; v < size; v++) {
+                logit[v] *= scale;
+                sum[v] += logit[v];
+            }
+            if (known) logit[target] -= drawn, sum[target] -= drawn;
         }
     }
 }

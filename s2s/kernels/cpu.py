@@ -8,13 +8,14 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from s2s.kernels.build import library
 
+_PARTS = 16  # as in cpu.c
 _KINDS = {torch.float32, torch.bool, torch.int64}
 
 
@@ -185,26 +186,40 @@ def additive_backward(
     return d_query, d_vectors.sum(0)
 
 
-def exponentials(logits: Tensor, bias: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (N, V) without their bias become e^(logit - highest) in place.
+class CrossEntropy(NamedTuple):
+    """What `cross_entropy` gives for N rows."""
 
-    Returns of each row the log of the sum of its e^logit, the sum of what it became, and the logit of its target
-    (targets: (N,) int64 below V); each (N,).
+    norms: Tensor  # (N,) log of the sum of e^logit
+    log_probs: Tensor  # (N,) of the targets
+    shares: Tensor  # (N,) of a target's probability that is generated, not copied
+    d_bias: Tensor | None  # (V,), with learning
+
+
+def cross_entropy(
+    logits: Tensor,
+    bias: Tensor,
+    targets: Tensor,
+    *,
+    log_generate: Tensor | None,
+    log_copied: Tensor | None,
+    counts: Tensor | None,
+    smoothing: float,
+    learning: bool,
+) -> CrossEntropy:
+    """Losses of logits (N, V) without their bias; with learning the logits become their gradients.
+
+    targets: (N,) int64, below V or, of what can only be copied, from V on. The others are as in `s2s.train.loss`.
+    Raises IndexError for a target out of range.
     """
     rows, size = logits.shape
-    found = logits.new_empty(3, rows).unbind()
-    _run("exponentials", (logits, bias, targets, *found), (rows, size))
-    return found[0], found[1], found[2]
-
-
-def cross_entropy_gradient(rows: Tensor, scales: Tensor, shares: Tensor, targets: Tensor) -> Tensor:
-    """Each of N rows (N, V) times its scale (N,), minus its share (N,) at its target (N,), in place.
-
-    Returns their sum, (V,).
-    """
-    total = rows.new_empty(rows.size(1))
-    _run("cross_entropy_gradient", (rows, scales, shares, targets, total), (rows.size(0), rows.size(1)))
-    return total
+    least, most = (int(one) for one in torch.aminmax(targets))
+    if least < 0 or (log_generate is None and most >= size):
+        raise IndexError(f"targets are from {least} to {most}, in a vocabulary of {size}")
+    norms, log_probs, shares = logits.new_empty(3, rows).unbind()
+    d_bias = logits.new_empty(_PARTS if learning else 0, size)
+    given = (logits, bias, targets, log_generate, log_copied, counts, norms, log_probs, shares, d_bias)
+    _run("cross_entropy", given, (rows, size, int(learning)), smoothing)
+    return CrossEntropy(norms, log_probs, shares, d_bias.sum(0) if learning else None)
 
 
 def largest(rows: Tensor, width: int) -> tuple[Tensor, Tensor]:

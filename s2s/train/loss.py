@@ -34,13 +34,37 @@ def _chunks(features: Tensor, vocabulary: int) -> Iterator[slice]:
     return (slice(start, start + rows) for start in range(0, features.size(0), rows))
 
 
-def _exponentials(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """e^(logit - highest) in place of logits (N, V), and of each row log-sum-exp, their sum, its target's logit."""
-    picked = logits.gather(1, target.unsqueeze(1)).squeeze(1)
+def _cross_entropy(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    log_generate: Tensor | None,
+    log_copied: Tensor | None,
+    counts: Tensor | None,
+    smoothing: float,
+    learning: bool,
+) -> cpu.CrossEntropy:
+    """As `s2s.kernels.cpu.cross_entropy`, on any device, in float32 at least; the bias is in the logits already."""
+    known = targets < logits.size(1)
+    target = targets.where(known, 0).unsqueeze(1)
+    log_probs = logits.gather(1, target).squeeze(1)
     highest = logits.amax(1, keepdim=True)
-    found = logits.sub_(highest).exp_()
-    total = found.sum(1)
-    return found, highest.squeeze(1) + total.log(), total, picked
+    probabilities = logits.sub_(highest).exp_()
+    total = probabilities.sum(1)
+    norms = highest.squeeze(1) + total.log()
+    log_probs, shares = log_probs - norms, torch.ones_like(norms)
+    if log_generate is not None and log_copied is not None:
+        generated = (log_probs + log_generate).masked_fill(~known, -torch.inf)
+        log_probs = torch.logaddexp(generated, log_copied)
+        shares = (generated - log_probs).exp()
+    if not learning:
+        return cpu.CrossEntropy(norms, log_probs, shares, None)
+    drawn = (1 - smoothing) * shares
+    scale = (drawn + smoothing) / total
+    if counts is not None:
+        drawn, scale = drawn * counts, scale * counts
+    gradient = probabilities.mul_(scale.unsqueeze(1)).scatter_add_(1, target, -drawn.unsqueeze(1))
+    return cpu.CrossEntropy(norms, log_probs, shares, gradient.sum(0))
 
 
 class _SmoothedCrossEntropy(torch.autograd.Function):
@@ -76,38 +100,30 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
         d_weight = torch.empty_like(weight) if needed else None
         d_bias = torch.zeros_like(bias) if needed else None
         norms, log_prob = features.new_empty(count, dtype=exact), features.new_empty(count, dtype=exact)
-        shares = features.new_ones(count, dtype=exact)  # of the probability that is generated
+        shares = features.new_empty(count, dtype=exact)  # of the probability that is generated
         fused = compiled(inputs, matrix, offset) and weight.is_contiguous()
         room: Tensor | None = None  # one for all chunks, of one size in most updates: others leave holes between them
         for part in _chunks(features, vocabulary):
             rows = inputs[part]
             room = matrix.new_empty(rows.size(0), vocabulary) if room is None else room
-            known = targets[part] < vocabulary
-            target = targets[part].where(known, 0)
             logits = room[: rows.size(0)]
+            given: dict[str, Any] = {
+                "log_generate": None if log_generate is None else log_generate[part],
+                "log_copied": None if log_copied is None else log_copied[part],
+                "counts": None if counts is None else counts[part],
+                "smoothing": smoothing,
+                "learning": needed,
+            }
             if fused:
                 torch.mm(rows, matrix.t(), out=logits)
-                norms[part], total, picked = cpu.exponentials(logits, offset, target)
-                probabilities = logits
+                found = cpu.cross_entropy(logits, offset, targets[part], **given)
             else:
                 logits = torch.addmm(offset, rows, matrix.t(), out=logits).to(exact)
-                probabilities, norms[part], total, picked = _exponentials(logits, target)
-            log_prob[part] = picked - norms[part]
-            if log_generate is not None and log_copied is not None:
-                generated = (log_prob[part] + log_generate[part]).masked_fill(~known, -torch.inf)
-                log_prob[part] = torch.logaddexp(generated, log_copied[part])
-                shares[part] = (generated - log_prob[part]).exp()
-            if d_inputs is not None and d_weight is not None and d_bias is not None:
-                share = (1 - smoothing) * shares[part]
-                scale = (share + smoothing) / total
-                if counts is not None:
-                    share, scale = share * counts[part], scale * counts[part]
-                if fused:
-                    d_bias += cpu.cross_entropy_gradient(probabilities, scale, share, target)
-                else:
-                    probabilities.mul_(scale.unsqueeze(1)).scatter_add_(1, target.unsqueeze(1), -share.unsqueeze(1))
-                    d_bias += probabilities.sum(0)
-                gradient = probabilities.to(dtype)
+                found = _cross_entropy(logits, targets[part], **given)
+            norms[part], log_prob[part], shares[part] = found.norms, found.log_probs, found.shares
+            if d_inputs is not None and d_weight is not None and d_bias is not None and found.d_bias is not None:
+                d_bias += found.d_bias
+                gradient = logits.to(dtype)
                 torch.mm(gradient, matrix, out=d_inputs[part])
                 if dtype == d_weight.dtype:
                     d_weight.addmm_(gradient.t(), rows, beta=float(part.start > 0))
