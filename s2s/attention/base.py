@@ -172,7 +172,7 @@ class ScoredAttention(Attention):
 
     def attend(self, query: Tensor, memory: Memory, state: State, need_weights: bool) -> AttentionOutput:
         """Attend with query (B, T, Q): context (B, T, V), weights (B, T, S)."""
-        if self._is_soft() and query.numel():
+        if self._is_soft() and query.numel() and query.size(0) == memory.mask.size(0):
             fused = self.score.attend(query, self.by_head(memory.keys), self.by_head(memory.values), memory.mask)
             if fused is not None:
                 return self._mixed(*fused, state, {}, need_weights)

@@ -68,7 +68,7 @@ def _wanted() -> bool:
 @functools.cache
 def _environment() -> str:
     """Raises UsageError for a value that says nothing."""
-    chosen = os.environ.get("S2S_KERNELS", "auto")
+    chosen = os.environ.get("S2S_KERNELS") or "auto"
     if chosen not in get_args(Kernels):
         raise UsageError(
             "unknown kernels", where="S2S_KERNELS", expected=" or ".join(get_args(Kernels)), found=repr(chosen)

@@ -39,6 +39,13 @@ def _run(name: str, tensors: tuple[Tensor | None, ...], sizes: tuple[int, ...], 
     function(*arrays, *sizes, *scales, torch.get_num_threads())
 
 
+def _fit(*given: tuple[Tensor | None, tuple[int, ...]]) -> None:
+    """Raises ValueError for a tensor of another shape: a kernel would read what isn't there."""
+    for tensor, shape in given:
+        if tensor is not None and tensor.shape != shape:
+            raise ValueError(f"a kernel was given {tuple(tensor.shape)}, and expected {shape}")
+
+
 def tanh_into(x: Tensor, y: Tensor) -> Tensor:
     """y = tanh(x) of contiguous tensors, which may be the same."""
     _run("tanh_forward", (x, y), (x.numel(),))
@@ -69,6 +76,7 @@ def tanh(x: Tensor) -> Tensor:
 class _Gates(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        _fit((gates, (cell.size(0), 4 * cell.size(1))))
         gates, cell = gates.contiguous(), cell.contiguous()
         activated, hidden, following = torch.empty_like(gates), torch.empty_like(cell), torch.empty_like(cell)
         _run("lstm_forward", (gates, cell, activated, hidden, following), (cell.size(0), cell.size(1)))
@@ -126,6 +134,7 @@ def dot_forward(
     contiguous.
     """
     (batch, heads, steps, size), length, width = query.shape, keys.size(2), values.size(3)
+    _fit((keys, (batch, heads, length, size)), (values, (batch, heads, length, width)), (mask, (batch, length)))
     context, weights = query.new_empty(batch, steps, heads, width), query.new_empty(batch, heads, steps, length)
     sizes = (*_strides(query), *_strides(keys), *_strides(values), batch, heads, steps, length, size, width)
     _run("dot_forward", (query, keys, values, mask, context, weights), sizes, scale)
@@ -161,6 +170,7 @@ def additive_forward(
     mask: (B, S) bool, True = may attend; a row without any gets zeros. All contiguous.
     """
     (batch, steps, size), length, width = query.shape, keys.size(1), values.size(2)
+    _fit((keys, (batch, length, size)), (vector, (size,)), (mask, (batch, length)), (values, (batch, length, width)))
     context, weights = query.new_empty(batch, steps, width), query.new_empty(batch, steps, length)
     given = (query, keys, vector, mask, values, context, weights)
     _run("additive_forward", given, (batch, steps, length, size, width))
@@ -212,6 +222,7 @@ def cross_entropy(
     Raises IndexError for a target out of range.
     """
     rows, size = logits.shape
+    _fit((bias, (size,)), (targets, (rows,)), (log_generate, (rows,)), (log_copied, (rows,)), (counts, (rows,)))
     least, most = (int(one) for one in torch.aminmax(targets))
     if least < 0 or (log_generate is None and most >= size):
         raise IndexError(f"targets are from {least} to {most}, in a vocabulary of {size}")
