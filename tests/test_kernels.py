@@ -16,6 +16,7 @@ from s2s.model import recurrent
 from s2s.types import Encoded
 
 pytest.importorskip("triton")
+pytestmark = pytest.mark.skipif(os.environ.get("S2S_KERNELS") == "plain", reason="no kernel is wanted")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 

@@ -87,6 +87,8 @@ def check_pip(words):
 
 @pytest.mark.parametrize("words", COMMANDS)
 def test_a_command_that_is_shown_works(words):
+    while re.fullmatch(r"[A-Z0-9_]+=\S*", words[0]):  # the environment of a command
+        words = words[1:]
     name, rest = words[0].rpartition("/")[2], words[1:]
     if name == "s2s":
         check_s2s(rest)

@@ -61,6 +61,11 @@ def kind(device: torch.device) -> str:
     return "Triton" if usable(device) else "plain"
 
 
+def missing(device: torch.device) -> bool:
+    """Whether kernels would run there if there were a C compiler."""
+    return device.type == "cpu" and _wanted() and library() is None
+
+
 def _wanted() -> bool:
     return _choice.get() == "auto" and _environment() == "auto"
 

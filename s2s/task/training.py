@@ -16,7 +16,7 @@ import torch
 from s2s.config import BuilderNode, Config, to_plain
 from s2s.errors import BundleError, DataError
 from s2s.files import RunLock, read_json, write_atomic
-from s2s.kernels import kind, use
+from s2s.kernels import kind, missing, use
 from s2s.show.machine import machine_facts, peak_memory_mb
 from s2s.task.card import model_card
 from s2s.task.evaluate import Evaluation, dev_loss, evaluate, score_extracts
@@ -76,7 +76,7 @@ def train(config: Config, folder: Path, config_text: str, display: Display, *, c
         device = set_up(config)
         if told := prepare_half(device, config.trainer.precision):
             display.note(f"warning: {told}")
-        if device.type == "cpu" and config.kernels == "auto" and kind(device) == "plain":
+        if missing(device):
             display.note("no kernels, for want of a C compiler (cc, gcc or clang): up to a tenth slower")
         last = checkpoint.latest(folder / "checkpoints")
         corpus = load_corpus(config)
