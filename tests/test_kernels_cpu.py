@@ -43,7 +43,7 @@ def calls(monkeypatch):
 
 def values_and_gradients(function, *given):
     """What a function gives, and the gradients of a fixed weighting of it, in the precision of what is given."""
-    leaves = [one.clone().requires_grad_() if one.is_floating_point() else one for one in given]
+    leaves = [one.detach().requires_grad_() if one.is_floating_point() else one for one in given]
     found = function(*leaves)
     found = found if isinstance(found, tuple) else (found,)
     torch.manual_seed(5)
@@ -208,10 +208,10 @@ def test_a_step_of_self_attention(calls):
 def test_cross_entropy(copies, smoothing, calls, monkeypatch):
     monkeypatch.setattr("s2s.train.loss._CHUNK", 4 * 1100)  # several chunks, and columns of several blocks
     torch.manual_seed(8)
-    features, weight, bias = torch.randn(10, 6), torch.randn(1100, 6), torch.randn(1100)
-    targets = torch.randint(0, 1110 if copies else 1100, (10,))
+    features, weight, bias = torch.randn(10, 6), torch.randn(1100, 6), torch.randn(1100, 2)[:, 0]
+    targets = torch.randint(0, 1110 if copies else 1100, (10, 2))[:, 0]  # strides that aren't 1
     targets[0] = 1099
-    logs = [-torch.rand(10) - 0.1, -torch.rand(10) - 0.1] if copies else []
+    logs = [-torch.rand(10, 2)[:, 0] - 0.1, (-torch.rand(10, 2) - 0.1)[:, 0]] if copies else []
 
     def loss(function):
         return lambda f, w, b, *given: function(

@@ -228,8 +228,8 @@ def cross_entropy(
         raise IndexError(f"targets are from {least} to {most}, in a vocabulary of {size}")
     norms, log_probs, shares = logits.new_empty(3, rows).unbind()
     d_bias = logits.new_empty(_PARTS if learning else 0, size)
-    given = (logits, bias, targets, log_generate, log_copied, counts, norms, log_probs, shares, d_bias)
-    _run("cross_entropy", given, (rows, size, int(learning)), smoothing)
+    read = [None if one is None else one.contiguous() for one in (bias, targets, log_generate, log_copied, counts)]
+    _run("cross_entropy", (logits, *read, norms, log_probs, shares, d_bias), (rows, size, int(learning)), smoothing)
     return CrossEntropy(norms, log_probs, shares, d_bias.sum(0) if learning else None)
 
 
