@@ -82,9 +82,9 @@ class PackedWeight(FixedWeight):
         if self._packed is None or not len(rows):
             product = rows @ self._plain.t() if added is None else torch.addmm(added, rows, self._plain.t())
         elif added is None or added.dim() == 1:
-            product = torch.ops.mkldnn._linear_pointwise(rows, self._packed, added, "none", [], "")
+            product = torch.ops.mkldnn._linear_pointwise.default(rows, self._packed, added, "none", [], "")
         else:
-            product = torch.ops.mkldnn._linear_pointwise(rows, added, self._packed, None, "add")
+            product = torch.ops.mkldnn._linear_pointwise.binary(rows, added, self._packed, None, "add")
         return product.view(out)
 
 
