@@ -77,7 +77,7 @@ def train(config: Config, folder: Path, config_text: str, display: Display, *, c
         if told := prepare_half(device, config.trainer.precision):
             display.note(f"warning: {told}")
         if missing(device):
-            display.note("no kernels, for want of a C compiler (cc, gcc or clang): up to a tenth slower")
+            display.note("no kernels, for want of a C compiler (cc, gcc or clang): up to an eighth slower")
         last = checkpoint.latest(folder / "checkpoints")
         corpus = load_corpus(config)
         prepared = prepare(config, corpus, _tokenizers(config, corpus, folder, display))
