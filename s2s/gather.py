@@ -4,6 +4,7 @@ In a loop over time, autograd multiplies a thin gradient by a thin input at ever
 as large as the weight or the memory: T small products and T passes over the buffer. Inside `gathered()` what goes
 through `linear`, `energies` and `contexts` only notes both factors, and the product over all steps is taken once, when
 the backward pass has gone through the first step; what comes through `windows` notes its places, and is added up then.
+A kernel may add what is no product to one buffer for all steps (`anchored`, `Gathered.total`).
 The products that stay in the loop take weights that are laid out once for all steps (`s2s.products`). Values and
 gradients are the same up to rounding.
 """

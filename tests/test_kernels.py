@@ -104,6 +104,21 @@ def test_a_mechanism_is_the_same_with_kernels_and_without(name, monkeypatch):
     assert attended(attention, "auto", need_weights=False)[0].weights is None
 
 
+@pytest.mark.parametrize(
+    "changes", [{"heads": 5, "size": 10}, {"normaliser": "sparsemax"}, {"temperature": 2.0}, {"dropout": 0.5}], ids=str
+)
+def test_what_it_does_not_cover_is_left_to_the_plain_version(changes, monkeypatch):
+    from s2s.kernels import additive
+
+    calls = itertools.count()
+    kernel = additive.additive_attention
+    monkeypatch.setattr(additive, "additive_attention", lambda *given: (next(calls), kernel(*given))[1])
+    attention = build("additive", query_size=4, memory_size=5, **changes).to(DEVICE)
+    attended(attention, "auto")
+    attended(attention.eval(), "auto")
+    assert next(calls) == ("dropout" in changes)  # in eval mode alone
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("length", [0, 1, 5, 16, 33, 300, 520])
 def test_the_recurrence_of_a_kernel_is_that_of_the_plain_version(length, reverse):

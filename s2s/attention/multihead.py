@@ -30,7 +30,7 @@ class ProjectedQuery(Score):
         energies: Tensor = self.score(linear(query, self.weight), keys)
         return energies
 
-    def attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor] | None:
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor] | None:
         """That of the score."""
         return self.score.attend(linear(query, self.weight), keys, values, mask)
 

@@ -54,10 +54,11 @@ class Score(nn.Module):
         """Energies (B, H, T, S) of query (B, T, Q) and keys (B, H, S, K)."""
         raise NotImplementedError
 
-    def attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor] | None:
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor] | None:
         """Contexts (B, T, H V) and weights (B, H, T, S) of a softmax over these energies, by one kernel.
 
-        query (B, T, Q), keys (B, H, S, K), values (B, H, S, V), mask (B, S). None where there is no kernel for them.
+        query (B, T, Q), keys (B, H, S, K), values (B, H, S, V), mask (B, S) or None for all. Gives None where there is
+        no kernel for them.
         """
         return None
 
@@ -114,9 +115,9 @@ class AdditiveScore(Score):
         pairs = zip(queries.unbind(1), keys.unbind(1), vectors, strict=True)
         return torch.stack([additive_energies(q, k, v) for q, k, v in pairs], 1)
 
-    def attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor] | None:
-        """With one head."""
-        if self.heads > 1 or not (usable(query.device) or compiled(query, keys, values)):
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor] | None:
+        """With one head and a mask."""
+        if self.heads > 1 or mask is None or not (usable(query.device) or compiled(query, keys, values)):
             return None
         asked, vector = linear(query, self.query_weight), self.vectors().squeeze(0)
         context, weights = additive_attention(asked, keys.squeeze(1), vector, mask, values.squeeze(1))
@@ -144,7 +145,7 @@ class DotScore(Score):
         queries = split_heads(query * self.scale if self.scale != 1.0 else query, self.heads)
         return energies(queries, keys)
 
-    def attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor] | None:
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor] | None:
         """On a CPU, for few queries."""
         if query.size(1) > FEW or not compiled(query, keys, values):
             return None

@@ -13,14 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s2s.attention.functional import masked_softmax, merge_heads, split_heads
-from s2s.attention.fused import FEW, dot_attention
 from s2s.attention.normalise import Normaliser, NormaliserName
 from s2s.attention.options import probability, whole
 from s2s.attention.score import ScoreName, make_score
 from s2s.dropout import Dropout
 from s2s.errors import ConfigError
 from s2s.gather import contexts
-from s2s.kernels import compiled
 from s2s.types import State
 
 _GROUP = "self_attention"
@@ -121,6 +119,10 @@ class MultiHead(SelfAttention):
             if causal and x.size(1) > 1:
                 seen = _causal(x.size(1), keys.size(2), x.device)
         if self.fused and not need_weights:
+            if seen is None and mask is None and not (self.training and self.dropout.p):
+                one_kernel = self.score.attend(query, keys, values, None)
+                if one_kernel is not None:
+                    return SelfAttentionOutput(self.mix(one_kernel[0]), None, state)
             found = self._kernel(query, keys, values, seen, mask)
             return SelfAttentionOutput(self.mix(merge_heads(found)), None, state)
         allowed = x.new_ones(1, 1, 1, keys.size(2), dtype=torch.bool) if seen is None else seen
@@ -136,9 +138,6 @@ class MultiHead(SelfAttention):
             with torch.autocast("cpu", enabled=False):
                 return self._kernel(query.float(), keys.float(), values.float(), seen, mask)
         queries, dropped = split_heads(query, self.heads), self.dropout.p if self.training else 0.0
-        if seen is None and mask is None and not dropped and queries.size(2) <= FEW and compiled(query, keys, values):
-            context, _ = dot_attention(queries, keys, values, None, queries.size(3) ** -0.5)
-            return context.view(*context.shape[:2], self.heads, -1).transpose(1, 2)
         if mask is None:
             whole_pass = seen is not None and seen.dim() == 2 and queries.size(2) == keys.size(2)
             return F.scaled_dot_product_attention(

@@ -24,17 +24,24 @@ _log = logging.getLogger("s2s")
 
 
 class _BuildError(Exception):
-    """It didn't compile, or couldn't be loaded."""
+    """It didn't compile."""
 
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The compiled kernels, or None where there is no C compiler ($CC, cc, gcc or clang). A failure is told once."""
+    # threads are those of torch's OpenMP; where it has none that the compiler knows, a kernel runs in one
+    kinds = [(*_FLAGS, *_tuned(), openmp) for openmp in ("-fopenmp", "-fopenmp-simd")]
+    for flags in kinds:
+        if (found := _kept(flags)) is not None:
+            return found
     compiler = _compiler()
+    if compiler is None:
+        return None
     try:
         with suppress(OSError, _BuildError):
-            return _load(compiler, (*_FLAGS, *_tuned(), "-fopenmp"))  # threads are those of torch's OpenMP
-        return _load(compiler, (*_FLAGS, *_tuned(), "-fopenmp-simd"))  # torch has none that this compiler knows
+            return _made(compiler, kinds[0])
+        return _made(compiler, kinds[1])
     except (OSError, _BuildError) as error:
         _log.warning("no kernel is used on this CPU, as %s failed: %s", compiler, error)
     return None
@@ -60,25 +67,33 @@ def _processor() -> str:
     return platform.processor()
 
 
-def _load(compiler: str | None, flags: tuple[str, ...]) -> ctypes.CDLL | None:
-    source = _SOURCE.read_bytes()
-    key = hashlib.sha256("\n".join([source.decode(), *flags, platform.machine(), _processor()]).encode()).hexdigest()
-    kept = cache_folder() / "kernels" / f"{key[:32]}.so"
-    if _is_ours(kept):
+def _place(flags: tuple[str, ...]) -> Path:
+    told = "\n".join([_SOURCE.read_text(encoding="utf-8"), *flags, platform.machine(), _processor()])
+    return cache_folder() / "kernels" / f"{hashlib.sha256(told.encode()).hexdigest()[:32]}.so"
+
+
+def _kept(flags: tuple[str, ...]) -> ctypes.CDLL | None:
+    """What was made before; None too where it is damaged or not ours."""
+    place = _place(flags)
+    if _is_ours(place):
         with suppress(OSError):
-            return ctypes.CDLL(str(kept))
-    if compiler is None:
-        return None
+            return ctypes.CDLL(str(place))
+    return None
+
+
+def _made(compiler: str, flags: tuple[str, ...]) -> ctypes.CDLL:
+    """Made now, and kept. Raises _BuildError, or OSError where it can't be loaded."""
+    place = _place(flags)
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / kept.name
+        made = Path(folder) / place.name
         _compile(compiler, flags, made)
         with suppress(OSError):  # a home that can't be written: compiled anew each time
-            kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            temporary = kept.with_name(f".{kept.name}.{os.getpid()}")
+            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            temporary = place.with_name(f".{place.name}.{os.getpid()}")
             shutil.copyfile(made, temporary)
             os.chmod(temporary, 0o700)
-            os.replace(temporary, kept)
-        return ctypes.CDLL(str(kept if _is_ours(kept) else made))  # a temporary folder may not be for programs
+            os.replace(temporary, place)
+        return ctypes.CDLL(str(place if _is_ours(place) else made))  # a temporary folder may not be for programs
 
 
 def _is_ours(path: Path) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from s2s.activations import tanh_
 from s2s.errors import ConfigError
 from s2s.gather import at_once, linear
-from s2s.kernels import compiled, usable
+from s2s.kernels import compiled, cpu, usable
 from s2s.products import FixedWeight
 
 Cell = Literal["lstm", "gru"]
@@ -57,8 +57,6 @@ def _lstm_gates(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
 
         return lstm_gates(gates, cell)
     if compiled(gates, cell):
-        from s2s.kernels import cpu
-
         return cpu.lstm_gates(gates, cell)
     hidden, following = _LSTMGates.apply(gates, cell)  # type: ignore[no-untyped-call]
     return hidden, following

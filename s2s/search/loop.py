@@ -56,15 +56,23 @@ def ranked(log_probs: Tensor, width: int, never: Tensor | None) -> tuple[Tensor,
     """The best `width` candidates of each row, the lower id first among equals.
 
     Returns values and ids, both (N, at most width + number of `never` ids); those of `never` have the value -inf.
-    `topk` leaves the order of equal values open, so rows with such are sorted again. Raises RunError at NaN.
+    Raises RunError at NaN.
     """
     size = log_probs.shape[1]
     width = width if never is None else width + _NEVER_IDS
     if width < size and compiled(log_probs) and log_probs.is_contiguous():
         values, ids = cpu.largest(log_probs, width)
         refuse_nan(values[:, 0])
-        return (values if never is None else values.masked_fill(never[ids], -torch.inf)), ids
-    if width >= size:
+    else:
+        values, ids = _ranked(log_probs, width)
+    if never is not None:
+        values = values.masked_fill(never[ids], -torch.inf)
+    return values, ids
+
+
+def _ranked(log_probs: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """The same by torch. `topk` leaves the order of equal values open, so rows with such are sorted again."""
+    if width >= log_probs.shape[1]:
         values, ids = log_probs.sort(dim=1, descending=True, stable=True)
         doubtful = values[:, :1].isnan()
     else:
@@ -75,10 +83,7 @@ def ranked(log_probs: Tensor, width: int, never: Tensor | None) -> tuple[Tensor,
         rows = doubtful.any(1).nonzero().squeeze(1)
         again_values, again_ids = log_probs[rows].sort(dim=1, descending=True, stable=True)
         values[rows], ids[rows] = again_values[:, : width + 1], again_ids[:, : width + 1]
-    values, ids = values[:, :width], ids[:, :width]
-    if never is not None:
-        values = values.masked_fill(never[ids], -torch.inf)
-    return values, ids
+    return values[:, :width], ids[:, :width]
 
 
 def _top(log_probs: Tensor, width: int) -> tuple[Tensor, Tensor]:

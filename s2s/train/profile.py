@@ -190,7 +190,7 @@ class Profiler:
 
         counter = FlopCounterMode(display=False, custom_mapping=_UNKNOWN) if number == 0 else None
         fused: list[int] = []
-        with counter or nullcontext(), counted(fused.append):
+        with counter or nullcontext(), counted(fused.append) if counter else nullcontext():
             meter = _Meter(self._clock if counter is None else lambda: counter.get_total_flops() + sum(fused))
             hooks = self._hooks()
             token = _meter.set(meter)
