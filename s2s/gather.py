@@ -259,12 +259,17 @@ def anchored(x: Tensor, memory: Tensor) -> tuple[Tensor, Gathered | None]:
 
     None: outside of a loop; then the step returns the gradient.
     """
-    noted = _memory(x, memory)
+    noted = _noted(x, memory)
     return (memory, None) if noted is None else (noted.anchor, noted)
 
 
 def _memory(x: Tensor, memory: Tensor) -> Gathered | None:
-    """Where products with a memory are noted: on a CPU, in one precision."""
+    """Where products with a memory are noted: those that autocast leaves as they are."""
+    return None if torch.is_autocast_enabled("cpu") else _noted(x, memory)
+
+
+def _noted(x: Tensor, memory: Tensor) -> Gathered | None:
+    """Where what a step on x does with a memory is noted: on a CPU, in one precision."""
     if not memory.requires_grad or memory.device.type != "cpu" or x.dtype != memory.dtype:
         return None
-    return None if torch.is_autocast_enabled("cpu") else _of_loop(memory, memory.dtype)
+    return _of_loop(memory, memory.dtype)

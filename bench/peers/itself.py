@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.measure import Measured
 from bench.peers.base import BEAMS, EVERY, THREADS, TOOK, Corpus, Shape, rate_of
-from s2s.train.precision import matrix_units
+from s2s.train.precision import fast_half
 
 _SHAPES = Path(__file__).resolve().parents[1] / "shapes"
 _LOOP = Path(__file__).with_name("itself_loop.py")
@@ -57,7 +57,7 @@ class S2S:
 
 
 class S2SInHalf(S2S):
-    """Training with products in bf16, where the processor has matrix units for them. It decodes as the others."""
+    """Training with products in bf16, where the processor has units for them. It decodes as the others."""
 
     name = trained_by = "s2s, bf16"
     changes = ("trainer.precision=bf16",)
@@ -65,7 +65,7 @@ class S2SInHalf(S2S):
 
     def __init__(self) -> None:
         super().__init__(self.name)
-        if not matrix_units():
+        if not fast_half():
             self.shapes = ()
 
 

@@ -117,9 +117,10 @@ class AdditiveScore(Score):
 
     def attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor] | None:
         """With one head and a mask."""
-        if self.heads > 1 or mask is None or not (usable(query.device) or compiled(query, keys, values)):
+        vector = self.vectors().squeeze(0)
+        if self.heads > 1 or mask is None or not (usable(query.device) or compiled(vector, keys, values)):
             return None
-        asked, vector = linear(query, self.query_weight), self.vectors().squeeze(0)
+        asked = linear(query, self.query_weight).to(keys.dtype)
         context, weights = additive_attention(asked, keys.squeeze(1), vector, mask, values.squeeze(1))
         return context, weights.unsqueeze(1)
 
@@ -161,7 +162,7 @@ class GeneralScore(DotScore):
 
     def keys(self, states: Tensor) -> Tensor:
         """W h, projected once a source: (B, H, S, Q / H)."""
-        return split_heads(nn.functional.linear(states, self.weight), self.heads)
+        return split_heads(at_once(states, self.weight, None), self.heads)
 
 
 class LocationScore(Score):

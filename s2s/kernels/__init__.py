@@ -89,8 +89,11 @@ def usable(device: torch.device) -> bool:
 
 
 def compiled(*tensors: Tensor) -> bool:
-    """Whether the versions in C, `s2s.kernels.cpu`, run and take these tensors: float32 on a CPU, without autocast."""
-    if not _wanted() or torch.is_autocast_enabled("cpu"):
+    """Whether the versions in C, `s2s.kernels.cpu`, run and take these tensors: float32 on a CPU.
+
+    All that a kernel is given must be named: under autocast one may be in half precision, and another one not.
+    """
+    if not _wanted():
         return False
     for tensor in tensors:
         if tensor.dtype != torch.float32 or tensor.device.type != "cpu":

@@ -279,15 +279,38 @@ void additive_backward(const float *query, const float *keys, const float *vecto
     }
 }
 
+/* bfloat16 is the upper half of a float32. */
+static void widen(const uint16_t *from, float *to, count size)
+{
+#pragma omp simd
+    for (count i = 0; i < size; i++) {
+        uint32_t bits = (uint32_t)from[i] << 16;
+        memcpy(to + i, &bits, sizeof bits);
+    }
+}
+
+/* To the nearest, among two as near the even one. */
+static void narrow(const float *from, uint16_t *to, count size)
+{
+#pragma omp simd
+    for (count i = 0; i < size; i++) {
+        uint32_t bits;
+        memcpy(&bits, from + i, sizeof bits);
+        uint32_t rounded = bits + 0x7fff + (bits >> 16 & 1);
+        to[i] = (from[i] == from[i] ? rounded : bits | 0x400000) >> 16; /* rounding up must not make NaN a number */
+    }
+}
+
 /* Output layer's logits without their bias, (rows, size), to losses, and with `learning` to their gradients in place.
  *
+ * They are float32, or with `rounded` (PARTS, size) bfloat16, and each row is taken in float32 there.
  * A target from `size` on can only be copied. log_generate and log_copied may be null: nothing is copied; counts too: each
  * row counts once. Of each row: the log of the sum of its e^logit, the log-probability of its target, and which share of
  * that is generated. d_bias (PARTS, size): the gradients' sum over rows, by parts, so that it is the same for any number
  * of threads. */
 enum { PARTS = 16 };
 
-void cross_entropy(float *logits, const float *bias, const int64_t *targets, const float *log_generate,
+void cross_entropy(void *logits, float *rounded, const float *bias, const int64_t *targets, const float *log_generate,
                    const float *log_copied, const float *counts, float *norms, float *log_probs, float *shares,
                    float *d_bias, count rows, count size, count learning, float smoothing, int threads)
 {
@@ -296,7 +319,10 @@ void cross_entropy(float *logits, const float *bias, const int64_t *targets, con
         float *sum = d_bias + part * size;
         if (learning) memset(sum, 0, size * sizeof *sum);
         for (count row = part * rows / PARTS; row < (part + 1) * rows / PARTS; row++) {
-            float *logit = logits + row * size, highest = -INFINITY, total = 0.0f;
+            uint16_t *half = (uint16_t *)logits + row * size;
+            float *logit = rounded ? rounded + part * size : (float *)logits + row * size;
+            float highest = -INFINITY, total = 0.0f;
+            if (rounded) widen(half, logit, size);
             const count target = targets[row];
             const int known = target < size;
 #pragma omp simd reduction(max : highest)
@@ -329,6 +355,7 @@ void cross_entropy(float *logits, const float *bias, const int64_t *targets, con
                 sum[v] += logit[v];
             }
             if (known) logit[target] -= drawn, sum[target] -= drawn;
+            if (rounded) narrow(logit, half, size);
         }
     }
 }

@@ -16,7 +16,7 @@ from torch import Tensor
 from s2s.kernels.build import library
 
 _PARTS = 16  # as in cpu.c
-_KINDS = {torch.float32, torch.bool, torch.int64}
+_KINDS = {torch.float32, torch.bool, torch.int64, torch.int16}  # the last one for the bits of bfloat16
 
 
 @functools.cache
@@ -218,6 +218,7 @@ def cross_entropy(
 ) -> CrossEntropy:
     """Losses of logits (N, V) without their bias; with learning the logits become their gradients.
 
+    logits: float32 or bfloat16, which are rounded then and nothing else is.
     targets: (N,) int64, below V or, of what can only be copied, from V on. The others are as in `s2s.train.loss`.
     Raises IndexError for a target out of range.
     """
@@ -226,10 +227,17 @@ def cross_entropy(
     least, most = (int(one) for one in torch.aminmax(targets))
     if least < 0 or (log_generate is None and most >= size):
         raise IndexError(f"targets are from {least} to {most}, in a vocabulary of {size}")
-    norms, log_probs, shares = logits.new_empty(3, rows).unbind()
-    d_bias = logits.new_empty(_PARTS if learning else 0, size)
+    norms, log_probs, shares = bias.new_empty(3, rows).unbind()
+    d_bias = bias.new_empty(_PARTS if learning else 0, size)
+    half = logits.dtype == torch.bfloat16
+    given, rounded = (logits.view(torch.int16), bias.new_empty(_PARTS, size)) if half else (logits, None)
     read = [None if one is None else one.contiguous() for one in (bias, targets, log_generate, log_copied, counts)]
-    _run("cross_entropy", (logits, *read, norms, log_probs, shares, d_bias), (rows, size, int(learning)), smoothing)
+    _run(
+        "cross_entropy",
+        (given, rounded, *read, norms, log_probs, shares, d_bias),
+        (rows, size, int(learning)),
+        smoothing,
+    )
     return CrossEntropy(norms, log_probs, shares, d_bias.sum(0) if learning else None)
 
 

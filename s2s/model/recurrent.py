@@ -106,17 +106,20 @@ class RecurrentLayer(nn.Module):
         return (zero, zero) if self.cell == "lstm" else (zero,)
 
     def sequence(self, inputs: Tensor, state: CellState) -> tuple[Tensor, CellState]:
-        """inputs (B, T, I) to outputs (B, T, H) and the state after the last step."""
+        """inputs (B, T, I) to outputs (B, T, H) and the state after the last step.
+
+        On a CPU both are as precise as the weights, whatever autocast does.
+        """
         half = inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu")
         if half and not _has_fused(self.cell, torch.get_autocast_dtype("cpu")):
             with torch.autocast("cpu", enabled=False):
                 return self.sequence(inputs.float(), tuple(part.float() for part in state))
         first = tuple(part.unsqueeze(0).contiguous() for part in state)
-        if self.cell == "lstm":
-            outputs, last = self.rnn(inputs, first)
-            return outputs, tuple(part.squeeze(0) for part in last)
-        outputs, hidden = self.rnn(inputs, first[0])
-        return outputs, (hidden.squeeze(0),)
+        outputs, last = self.rnn(inputs, first if self.cell == "lstm" else first[0])
+        state = tuple(part.squeeze(0) for part in (last if self.cell == "lstm" else (last,)))
+        if half:
+            return outputs.float(), tuple(part.float() for part in state)
+        return outputs, state
 
     def inputs(self, inputs: Tensor) -> Tensor:
         """The share of the gates that the first `inputs.size(-1)` input features give: (B, T, I') to (B, T, G H).

@@ -34,7 +34,7 @@ from s2s.train import checkpoint
 from s2s.train.display import Display
 from s2s.train.log import RunLog, read_log, training_speed
 from s2s.train.loop import Data, Run, fit
-from s2s.train.precision import chosen, prepare_half
+from s2s.train.precision import chosen, half_is_worth_it, prepare_half
 from s2s.types import Score
 
 # Keys that a resumed run may change: they say how long and where, not what is learned.
@@ -82,6 +82,8 @@ def train(config: Config, folder: Path, config_text: str, display: Display, *, c
         corpus = load_corpus(config)
         prepared = prepare(config, corpus, _tokenizers(config, corpus, folder, display))
         run = start_run(config, prepared, device)
+        if half_is_worth_it(device, config.trainer.precision, sum(p.numel() for p in run.model.parameters())):
+            display.note("trainer.precision=bf16 trains a model of this size faster on this processor")
         log = RunLog(folder / "log.jsonl", tensorboard=folder / "tensorboard" if config.trainer.tensorboard else None)
         for warning in corpus.report.warnings:
             display.note(f"warning: {warning}")

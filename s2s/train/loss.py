@@ -93,7 +93,7 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
         needed = any(ctx.needs_input_grad)
         half = torch.is_autocast_enabled(features.device.type)
         dtype = torch.get_autocast_dtype(features.device.type) if half else weight.dtype
-        matrix, inputs, offset = weight.to(dtype), features.to(dtype), bias.to(dtype)
+        matrix, inputs = weight.to(dtype), features.to(dtype)
         exact = torch.promote_types(weight.dtype, torch.float32)
         spread = smoothing / vocabulary
         d_inputs = torch.empty_like(inputs) if needed else None
@@ -101,7 +101,7 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
         d_bias = torch.zeros_like(bias) if needed else None
         norms, log_prob = features.new_empty(count, dtype=exact), features.new_empty(count, dtype=exact)
         shares = features.new_empty(count, dtype=exact)  # of the probability that is generated
-        fused = compiled(inputs, matrix, offset) and weight.is_contiguous()
+        fused = compiled(weight, bias) and weight.is_contiguous() and dtype in (torch.float32, torch.bfloat16)
         room: Tensor | None = None  # one for all chunks, of one size in most updates: others leave holes between them
         for part in _chunks(features, vocabulary):
             rows = inputs[part]
@@ -116,9 +116,9 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
             }
             if fused:
                 torch.mm(rows, matrix.t(), out=logits)
-                found = cpu.cross_entropy(logits, offset, targets[part], **given)
+                found = cpu.cross_entropy(logits, bias, targets[part], **given)
             else:
-                logits = torch.addmm(offset, rows, matrix.t(), out=logits).to(exact)
+                logits = torch.addmm(bias.to(dtype), rows, matrix.t(), out=logits).to(exact)
                 found = _cross_entropy(logits, targets[part], **given)
             norms[part], log_prob[part], shares[part] = found.norms, found.log_probs, found.shares
             if d_inputs is not None and d_weight is not None and d_bias is not None and found.d_bias is not None:

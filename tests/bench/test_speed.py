@@ -89,9 +89,9 @@ def test_every_toolkit_has_settings_of_every_shape(shape, tmp_path):
             assert shape.attention is None or made.decoder.options.get("input_feed", True) == shape.feed
 
 
-def test_half_is_measured_where_there_are_matrix_units(monkeypatch, tmp_path):
+def test_half_is_measured_where_there_are_units_for_it(monkeypatch, tmp_path):
     for units in (True, False, None):
-        monkeypatch.setattr(itself, "matrix_units", lambda units=units: units)
+        monkeypatch.setattr(itself, "fast_half", lambda units=units: units)
         half = itself.S2SInHalf()
         assert bool(half.shapes) == bool(units)
         assert not half.beams

@@ -11,7 +11,7 @@ from train_toys import corpus, tiny
 
 from s2s.text.batching import collate
 from s2s.train.options import OptimConfig
-from s2s.train.precision import autocast, chosen, prepare_half
+from s2s.train.precision import autocast, chosen, half_is_worth_it, prepare_half
 from s2s.train.step import batch_loss, clip_gradients, make_optimizer, update
 
 OPTIM = OptimConfig(lr=0.01, warmup=0, clip=None)
@@ -191,15 +191,18 @@ def test_precision_on_a_cpu():
             assert torch.is_autocast_enabled("cpu") == on
 
 
-@pytest.mark.parametrize("matrix_units", [False, True])
-def test_bf16_where_it_is_slow_is_told(monkeypatch, matrix_units):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": matrix_units}, raising=False)
+@pytest.mark.parametrize("units", [None, "amx_bf16", "avx512_bf16"])
+def test_bf16_where_it_is_slow_is_told(monkeypatch, units):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, units: True}, raising=False)
     monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
     cpu = torch.device("cpu")
     assert prepare_half(cpu, "auto") == ""
     assert "ONEDNN_PRIMITIVE_CACHE_CAPACITY" not in os.environ
-    assert ("no matrix units" in prepare_half(cpu, "bf16")) != matrix_units
+    assert ("no units for bf16" in prepare_half(cpu, "bf16")) == (units is None)
     assert os.environ.pop("ONEDNN_PRIMITIVE_CACHE_CAPACITY") == "4096"
+    assert half_is_worth_it(cpu, "auto", 10**7) == (units is not None)
+    assert not half_is_worth_it(cpu, "auto", 10**6)
+    assert not half_is_worth_it(cpu, "float32", 10**7)
 
 
 def test_an_update_in_bf16_is_near_that_in_float32():
