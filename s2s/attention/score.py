@@ -117,10 +117,9 @@ class AdditiveScore(Score):
 
     def attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor] | None:
         """With one head and a mask."""
-        vector = self.vectors().squeeze(0)
-        if self.heads > 1 or mask is None or not (usable(query.device) or compiled(vector, keys, values)):
+        if self.heads > 1 or mask is None or not (usable(query.device) or compiled(self.vector, keys, values)):
             return None
-        asked = linear(query, self.query_weight).to(keys.dtype)
+        asked, vector = linear(query, self.query_weight).to(keys.dtype), self.vectors().squeeze(0)
         context, weights = additive_attention(asked, keys.squeeze(1), vector, mask, values.squeeze(1))
         return context, weights.unsqueeze(1)
 

@@ -108,8 +108,8 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
             room = matrix.new_empty(rows.size(0), vocabulary) if room is None else room
             logits = room[: rows.size(0)]
             given: dict[str, Any] = {
-                "log_generate": None if log_generate is None else log_generate[part],
-                "log_copied": None if log_copied is None else log_copied[part],
+                "log_generate": None if log_generate is None else log_generate[part].to(exact),
+                "log_copied": None if log_copied is None else log_copied[part].to(exact),
                 "counts": None if counts is None else counts[part],
                 "smoothing": smoothing,
                 "learning": needed,
