@@ -10,9 +10,17 @@ from pathlib import Path
 import pytest
 from toys import Done, call, trained
 
+from s2s import kernels
+
 os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports Triton: tests of kernels run on a CPU
 
 PIECES = ("text=sentencepiece", "text.size=290", "text.joint=true", "optim.lr=1.5e-2", "trainer.steps=160")
+
+
+@pytest.fixture(autouse=True)
+def own_choice_of_kernels() -> None:
+    """What a test before this one chose, by a command with kernels=plain say, is forgotten."""
+    kernels.use("auto")
 
 
 @pytest.fixture(scope="session")
