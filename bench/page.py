@@ -108,8 +108,7 @@ def page(results: Mapping[str, Mapping[str, Any]]) -> str:
         "# Speed beside other toolkits\n\nAll toolkits of a result ran in turns, with two threads or two workers. "
         "Rates are medians, ranges are over rounds; ratios are to the best of the other toolkits. The yardstick isn't "
         "one: plain torch at work of the same sizes, without attention where the model is recurrent. Peaks are the "
-        "highest, workers included. Until 2026-11-28 the rates of workers counted what these had begun when the clock "
-        "started, at most 256 of 2,048 sentences; since then nothing that was begun.\n"
+        "highest, workers included.\n"
     )
     return head + "".join(_section(name, done) for name, done in results.items())
 

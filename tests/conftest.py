@@ -1,4 +1,4 @@
-"""What tests of whole commands are given: `s2s` run in this process, and four tiny trained models.
+"""What tests are given: `s2s` run in this process, four tiny trained models, and which kernels in C run.
 
 What they import is in `toys`: another folder may have a conftest of its own, and only one of them can be imported.
 """
@@ -11,6 +11,7 @@ import pytest
 from toys import Done, call, trained
 
 from s2s import kernels
+from s2s.kernels import cpu
 
 os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports Triton: tests of kernels run on a CPU
 
@@ -21,6 +22,15 @@ PIECES = ("text=sentencepiece", "text.size=290", "text.joint=true", "optim.lr=1.
 def own_choice_of_kernels() -> None:
     """What a test before this one chose, by a command with kernels=plain say, is forgotten."""
     kernels.use("auto")
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the kernels in C that run."""
+    names: list[str] = []
+    run = cpu._run
+    monkeypatch.setattr(cpu, "_run", lambda name, *given: (names.append(name), run(name, *given))[1])
+    return names
 
 
 @pytest.fixture(scope="session")

@@ -32,15 +32,6 @@ pytestmark = pytest.mark.skipif(
 NEAR = {"rtol": 3e-6, "atol": 3e-6}
 
 
-@pytest.fixture
-def calls(monkeypatch):
-    """The names of the kernels that run."""
-    names = []
-    run = cpu._run
-    monkeypatch.setattr(cpu, "_run", lambda name, *given: (names.append(name), run(name, *given))[1])
-    return names
-
-
 def values_and_gradients(function, *given):
     """What a function gives, and the gradients of a fixed weighting of it, in the precision of what is given."""
     leaves = [one.detach().requires_grad_() if one.is_floating_point() else one for one in given]

@@ -17,15 +17,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def calls(monkeypatch):
-    """The names of the kernels that run."""
-    names = []
-    run = cpu._run
-    monkeypatch.setattr(cpu, "_run", lambda name, *given: (names.append(name), run(name, *given))[1])
-    return names
-
-
 def half():
     return torch.autocast("cpu", torch.bfloat16)
 

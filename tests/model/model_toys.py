@@ -9,6 +9,7 @@ import torch
 
 from s2s.attention import build
 from s2s.model import recurrent_decoder, recurrent_encoder, transformer_decoder, transformer_encoder
+from s2s.model.copying import pointer
 from s2s.model.seq2seq import seq2seq
 from s2s.registry import builder, group_defaults
 from s2s.text.batching import Example, collate
@@ -29,6 +30,8 @@ MIXED = [
     {"self_attention": "lstmn", "layers": 2, "residual": True},
     {"self_attention": "key_value", "layers": 2, "cell": "gru", "attention": "key_value_predict"},
 ]
+
+CHANCE = ("noise", "soft_share")  # options of attentions that draw
 
 
 def tiny(
@@ -51,14 +54,20 @@ def tiny(
     embedding=4,
     bidirectional=True,
     learned_positions=None,
+    chance=True,
     seed=0,
     dtype=torch.float32,
 ):
-    """A whole model with weights large enough that each of its parts matters, in eval mode."""
+    """A whole model with weights large enough that each of its parts matters, in eval mode.
+
+    chance: whether its attention draws in training, where it may.
+    """
     torch.manual_seed(seed)
 
     def attend(query_size, memory_size):
         options = {"heads": heads} if attention == "multihead" else {}
+        if not chance:
+            options |= {name: 0.0 for name in CHANCE if name in group_defaults("attention", attention)}
         return build(attention, query_size=query_size, memory_size=memory_size, **options)
 
     layered = {
@@ -129,6 +138,16 @@ def batch(lengths=((3, 4), (5, 2), (1, 3)), seed=0, pad_multiple=1):
 
     examples = [Example(ids(source, TARGET), ids(target, TARGET)) for source, target in lengths]
     return collate(examples, range(len(examples)), pad_multiple)
+
+
+def copying(model, one):
+    """A model that copies, and a batch of which it can: some targets stand in the source and nowhere else."""
+    model.copy = pointer(model.decoder.output_size, model.decoder.context_size, bias=0.4)
+    torch.nn.init.normal_(model.copy.gate.weight)
+    copies, target = one.source.clone(), one.target_out.clone()
+    copies[0, 0] = target[0, 1] = copies[1, 2] = TARGET
+    copies[1, 3] = target[1, 1] = TARGET + 1
+    return model, one._replace(copies=copies, target_out=target)
 
 
 def encoded_rows(encoded, rows):

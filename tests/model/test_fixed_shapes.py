@@ -1,15 +1,12 @@
 """Batches filled up to fixed shapes, and the loss over all their positions: the same as without padding, exactly."""
 
-import model_toys
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_toys import MIXED, TARGET, batch, kind, tiny
+from model_toys import MIXED, batch, copying, kind, tiny
 
-from s2s.attention import build, names
-from s2s.model.copying import pointer
-from s2s.registry import group_defaults
+from s2s.attention import names
 from s2s.text.batching import fill_to_shape
 from s2s.train.graph import fixed_loss, fixed_shape, obstacle
 from s2s.train.loss import Copied, smoothed_cross_entropy
@@ -18,7 +15,6 @@ from s2s.train.step import batch_loss
 from s2s.types import PAD
 
 OPTIM = OptimConfig(label_smoothing=0.1)
-CHANCE = ("noise", "soft_share")  # options of attentions that draw
 FIXED = (4, 7, 6)  # rows, source, target
 
 
@@ -86,16 +82,6 @@ def test_tokens_that_count_nothing(smoothing, copying):
         torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
 
 
-def copying(model, one):
-    """A model that copies, and a batch of which it can: some targets stand in the source and nowhere else."""
-    model.copy = pointer(model.decoder.output_size, model.decoder.context_size, bias=0.4)
-    torch.nn.init.normal_(model.copy.gate.weight)
-    copies, target = one.source.clone(), one.target_out.clone()
-    copies[0, 0] = target[0, 1] = copies[1, 2] = TARGET
-    copies[1, 3] = target[1, 1] = TARGET + 1
-    return model, one._replace(copies=copies, target_out=target)
-
-
 def assert_filled_equals_unfilled(model, one=None):
     model = model.double().train()
     one = batch() if one is None else one
@@ -112,11 +98,9 @@ def assert_filled_equals_unfilled(model, one=None):
 
 
 @pytest.mark.parametrize("name", names())
-def test_every_attention_gives_the_same_loss_and_gradients(name, monkeypatch):
+def test_every_attention_gives_the_same_loss_and_gradients(name):
     """Chance off, as the two batches draw in other shapes."""
-    off = {option: 0.0 for option in CHANCE if option in group_defaults("attention", name)}
-    monkeypatch.setattr(model_toys, "build", lambda name, **given: build(name, **{**off, **given}))
-    model = tiny(attention=name, width=8)
+    model = tiny(attention=name, width=8, chance=False)
     if reason := obstacle(model, OPTIM):
         assert name == "hard"
         assert reason == "the loss of HardAttention is no plain sum over tokens"

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import model_toys
 import pytest
 import torch
-from model_toys import batch, tiny
+from model_toys import batch, copying, tiny
 
-from s2s.attention import build, names
-from s2s.model.copying import pointer
-from s2s.registry import group_defaults
+from s2s.attention import names
 from s2s.train.options import OptimConfig
 from s2s.train.precision import autocast
 from s2s.train.step import batch_loss
 
-CHANCE = ("noise", "soft_share")  # options of attentions that draw
 OPTIM = OptimConfig(label_smoothing=0.1)
 
 
@@ -39,17 +35,10 @@ def assert_near(model, one):
 
 @pytest.mark.parametrize("feed", [True, False])
 @pytest.mark.parametrize("name", sorted(set(names()) - {"hard"}))  # which draws its positions
-def test_every_attention_trains_in_bf16(name, feed, monkeypatch):
-    off = {option: 0.0 for option in CHANCE if option in group_defaults("attention", name)}
-    monkeypatch.setattr(model_toys, "build", lambda name, **given: build(name, **{**off, **given}))
-    assert_near(tiny(attention=name, width=8, input_feed=feed).train(), batch())
+def test_every_attention_trains_in_bf16(name, feed):
+    assert_near(tiny(attention=name, width=8, input_feed=feed, chance=False).train(), batch())
 
 
 def test_a_model_that_copies_trains_in_bf16():
-    model, one = tiny(width=8).train(), batch()
-    model.copy = pointer(model.decoder.output_size, model.decoder.context_size)
-    copies = one.source.clone()
-    copies[:, 0] = model.output.weight.size(0)
-    target = one.target_out.clone()
-    target[:, 0] = copies[:, 0]  # can only be copied
-    assert_near(model, one._replace(copies=copies, target_out=target))
+    model, one = copying(tiny(width=8).train(), batch())
+    assert_near(model, one)

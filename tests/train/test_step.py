@@ -7,6 +7,7 @@ import os
 import pytest
 import torch
 from torch import nn
+from toys import TINY, call
 from train_toys import corpus, tiny
 
 from s2s.text.batching import collate
@@ -203,6 +204,14 @@ def test_bf16_where_it_is_slow_is_told(monkeypatch, units):
     assert half_is_worth_it(cpu, "auto", 10**7) == (units is not None)
     assert not half_is_worth_it(cpu, "auto", 10**6)
     assert not half_is_worth_it(cpu, "float32", 10**7)
+
+
+def test_training_tells_where_bf16_is_faster(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    monkeypatch.setattr("s2s.train.precision._LARGE", 1000)
+    given = ("train", "teach/copy", *TINY, "trainer.steps=2", "optim.warmup=0", f"output={tmp_path}")
+    assert "trainer.precision=bf16 trains a model of this size faster" in call(*given).err
+    assert "trainer.precision=bf16" not in call(*given, "trainer.precision=float32").err
 
 
 def test_an_update_in_bf16_is_near_that_in_float32():
