@@ -303,7 +303,8 @@ static void narrow(const float *from, uint16_t *to, count size)
 
 /* Output layer's logits without their bias, (rows, size), to losses, and with `learning` to their gradients in place.
  *
- * They are float32, or with `rounded` (PARTS, size) bfloat16, and each row is taken in float32 there.
+ * `stride` numbers lie from one row to the next. They are float32, or with `rounded` (PARTS, size) bfloat16, and each row
+ * is taken in float32 there.
  * A target from `size` on can only be copied. log_generate and log_copied may be null: nothing is copied; counts too: each
  * row counts once. Of each row: the log of the sum of its e^logit, the log-probability of its target, and which share of
  * that is generated. d_bias (PARTS, size): the gradients' sum over rows, by parts, so that it is the same for any number
@@ -312,15 +313,15 @@ enum { PARTS = 16 };
 
 void cross_entropy(void *logits, float *rounded, const float *bias, const int64_t *targets, const float *log_generate,
                    const float *log_copied, const float *counts, float *norms, float *log_probs, float *shares,
-                   float *d_bias, count rows, count size, count learning, float smoothing, int threads)
+                   float *d_bias, count rows, count size, count stride, count learning, float smoothing, int threads)
 {
 #pragma omp parallel for num_threads(threads) if (threads > 1 && rows * size > WORTH_A_THREAD)
     for (count part = 0; part < PARTS; part++) {
         float *sum = d_bias + part * size;
         if (learning) memset(sum, 0, size * sizeof *sum);
         for (count row = part * rows / PARTS; row < (part + 1) * rows / PARTS; row++) {
-            uint16_t *half = (uint16_t *)logits + row * size;
-            float *logit = rounded ? rounded + part * size : (float *)logits + row * size;
+            uint16_t *half = (uint16_t *)logits + row * stride;
+            float *logit = rounded ? rounded + part * size : (float *)logits + row * stride;
             float highest = -INFINITY, total = 0.0f;
             if (rounded) widen(half, logit, size);
             const count target = targets[row];

@@ -218,7 +218,7 @@ def cross_entropy(
 ) -> CrossEntropy:
     """Losses of logits (N, V) without their bias; with learning the logits become their gradients.
 
-    logits: float32 or bfloat16, which are rounded then and nothing else is.
+    logits: float32 or bfloat16, which are rounded then and nothing else is; rows may lie apart.
     targets: (N,) int64, below V or, of what can only be copied, from V on. The others are as in `s2s.train.loss`.
     Raises IndexError for a target out of range.
     """
@@ -235,7 +235,7 @@ def cross_entropy(
     _run(
         "cross_entropy",
         (given, rounded, *read, norms, log_probs, shares, d_bias),
-        (rows, size, int(learning)),
+        (rows, size, logits.stride(0), int(learning)),
         smoothing,
     )
     return CrossEntropy(norms, log_probs, shares, d_bias.sum(0) if learning else None)

@@ -15,6 +15,7 @@ from s2s.kernels import compiled, cpu
 # for its matrix products; 128 MB on a GPU.
 _CHUNK = 1 << 22
 _CHUNK_GPU = 1 << 25
+_ROWS = 256  # at least, however large the vocabulary: products of fewer are slower
 
 
 class Loss(NamedTuple):
@@ -30,8 +31,17 @@ class Loss(NamedTuple):
 
 def _chunks(features: Tensor, vocabulary: int) -> Iterator[slice]:
     """Slices of the rows of `features` whose logits are held at once."""
-    rows = max(1, (_CHUNK if features.device.type == "cpu" else _CHUNK_GPU) // vocabulary)
+    rows = max(_ROWS, (_CHUNK if features.device.type == "cpu" else _CHUNK_GPU) // vocabulary)
     return (slice(start, start + rows) for start in range(0, features.size(0), rows))
+
+
+def _stride(vocabulary: int) -> int:
+    """Numbers from one row of logits to the next: whole cache lines, and an odd number of them.
+
+    Matrix products are slower by up to a third where rows start within a line, and a little where many start in the
+    same sets of a cache.
+    """
+    return ((vocabulary + 15) // 16 | 1) * 16
 
 
 def _cross_entropy(
@@ -105,8 +115,8 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
         room: Tensor | None = None  # one for all chunks, of one size in most updates: others leave holes between them
         for part in _chunks(features, vocabulary):
             rows = inputs[part]
-            room = matrix.new_empty(rows.size(0), vocabulary) if room is None else room
-            logits = room[: rows.size(0)]
+            room = matrix.new_empty(rows.size(0), _stride(vocabulary)) if room is None else room
+            logits = room[: rows.size(0), :vocabulary]
             given: dict[str, Any] = {
                 "log_generate": None if log_generate is None else log_generate[part].to(exact),
                 "log_copied": None if log_copied is None else log_copied[part].to(exact),
