@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from exact import needs_c
 
 from s2s import kernels
 from s2s.attention.score import AdditiveScore, DotScore, GeneralScore
@@ -12,9 +13,7 @@ from s2s.kernels import cpu
 from s2s.model.recurrent import RecurrentLayer
 from s2s.train.loss import Copied, smoothed_cross_entropy, smoothed_cross_entropy_plain
 
-pytestmark = pytest.mark.skipif(
-    kernels.kind(torch.device("cpu")) != "C", reason="needs a C compiler, and no S2S_KERNELS=plain"
-)
+pytestmark = needs_c
 
 
 def half():

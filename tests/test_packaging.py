@@ -74,7 +74,8 @@ def test_the_wheel_holds_the_package_with_assets_and_types_and_nothing_else(whee
     there = {path for path in files_below(ROOT / "s2s") if "__pycache__" not in path}
     assert {
         "py.typed",
-        "kernels/cpu.c",
+        "kernels/c/attention.c",
+        "kernels/c/common.h",
         "show/report.html",
         "show/report.css",
         "show/report.js",

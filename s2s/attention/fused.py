@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from s2s.gather import Gathered, anchored
-from s2s.kernels import count, cpu, usable
+from s2s.kernels import compiled, count, cpu, usable
 
-FEW = 8  # queries of a source that go through its keys one by one; more are better off with a matrix product
+FEW = 4  # queries of a source that go through its keys one by one; more are better off with matrix products
+LONGEST = 128  # keys; of more, the weights of all queries take much memory
 
 
 class _DotAttention(torch.autograd.Function):
@@ -47,6 +48,29 @@ class _DotAttention(torch.autograd.Function):
         d_keys = _product(d_energies, query, ctx.keys_noted)
         d_values = _product(weights, d_context.transpose(1, 2), ctx.values_noted)
         return d_query, d_keys, d_values, None, None, None, None
+
+
+class _SequenceAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float, causal: bool
+    ) -> tuple[Tensor, Tensor]:
+        query, keys, values = (one if one.stride(-1) == 1 else one.contiguous() for one in (query, keys, values))
+        context, weights = cpu.sequence_forward(query, keys, values, mask, scale, causal)
+        count(2 * weights.numel() * (keys.size(3) + values.size(3)))
+        ctx.save_for_backward(query, keys, values, weights)
+        ctx.scale = scale
+        ctx.set_materialize_grads(False)
+        return context, weights
+
+    @staticmethod
+    def backward(ctx: Any, d_context: Tensor | None, d_weights: Tensor | None) -> tuple[Tensor | None, ...]:
+        query, keys, values, weights = ctx.saved_tensors
+        batch, heads, steps, _ = weights.shape
+        d_context, d_weights = _made(d_context, values, (batch, steps, heads, values.size(3))), _dense(d_weights)
+        count(4 * weights.numel() * (keys.size(3) + values.size(3)))
+        found = cpu.sequence_backward(query, keys, values, weights, d_context, d_weights, ctx.scale)
+        return *found, None, None, None
 
 
 class _AdditiveAttention(torch.autograd.Function):
@@ -99,18 +123,25 @@ def _product(left: Tensor, right: Tensor, noted: Gathered | None) -> Tensor | No
 
 
 def dot_attention(
-    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float
-) -> tuple[Tensor, Tensor]:
-    """Context (B, T, H V) and weights (B, H, T, S) = softmax(scale query . keys), on a CPU.
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float, causal: bool = False
+) -> tuple[Tensor, Tensor] | None:
+    """Context (B, T, H V) and weights (B, H, T, S) = softmax(scale query . keys); None where no kernel does that.
 
     query (B, H, T, K), keys (B, H, S, K), values (B, H, S, V); mask: (B, S) bool, True = may attend, or None for all; a
-    row without any gets zeros.
+    row without any gets zeros. causal: the last T keys are those of the queries, which see none after their own.
     """
-    own, keys_noted = anchored(query, keys)
-    read, values_noted = anchored(query, values)
+    steps, length = query.size(2), keys.size(2)
+    few = steps <= FEW and (steps == 1 or not causal)
+    if not (few or length <= LONGEST) or not compiled(query, keys, values):
+        return None
     mask = None if mask is None else mask.contiguous()
-    given = (query, own, read, mask, scale, keys_noted, values_noted)
-    context, weights = _DotAttention.apply(*given)  # type: ignore[no-untyped-call]
+    if few:
+        own, keys_noted = anchored(query, keys)
+        read, values_noted = anchored(query, values)
+        given = (query, own, read, mask, scale, keys_noted, values_noted)
+        context, weights = _DotAttention.apply(*given)  # type: ignore[no-untyped-call]
+    else:
+        context, weights = _SequenceAttention.apply(query, keys, values, mask, scale, causal)  # type: ignore[no-untyped-call]
     return context.flatten(2), weights
 
 

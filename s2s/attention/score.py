@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from s2s.attention.functional import additive_energies, split_heads
-from s2s.attention.fused import FEW, additive_attention, dot_attention
+from s2s.attention.fused import additive_attention, dot_attention
 from s2s.errors import ConfigError
 from s2s.gather import at_once, energies, linear
 from s2s.kernels import compiled, usable
@@ -146,9 +146,7 @@ class DotScore(Score):
         return energies(queries, keys)
 
     def attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor] | None:
-        """On a CPU, for few queries."""
-        if query.size(1) > FEW or not compiled(query, keys, values):
-            return None
+        """On a CPU, for few queries or few keys."""
         return dot_attention(split_heads(query, self.heads), keys, values, mask, self.scale)
 
 

@@ -6,6 +6,7 @@ decoder asks, the width of its layer's input (None in a Transformer layer). It r
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s2s.attention.functional import masked_softmax, merge_heads, split_heads
+from s2s.attention.fused import dot_attention
 from s2s.attention.normalise import Normaliser, NormaliserName
 from s2s.attention.options import probability, whole
 from s2s.attention.score import ScoreName, make_score
@@ -82,8 +84,8 @@ class MultiHead(SelfAttention):
     """Multi-head self-attention (Vaswani et al. 2017, arXiv 1706.03762, section 3.2.2) with any score.
 
     For the dot scores x is projected to queries, keys and values in one product; the others bring their own matrices
-    for query and key. softmax(q k / sqrt(d)) runs through torch's fused kernel where weights aren't asked for. There
-    are no biases, so that a position that may see nothing gets zeros.
+    for query and key. softmax(q k / sqrt(d)) runs through a kernel of ours for short sequences on a CPU, else through
+    torch's where weights aren't asked for. There are no biases, so that a position that may see nothing gets zeros.
     """
 
     def __init__(self, width: int, *, score: ScoreName, heads: int, normaliser: NormaliserName, dropout: float) -> None:
@@ -110,19 +112,23 @@ class MultiHead(SelfAttention):
         """Output (B, T, D), weights (B, H, T, t + T), or (B, H, T, C) of a cache with room."""
         query, material, values = self.inner(x).chunk(3, -1) if self.projects else (x, x, self.inner(x))
         keys, values = self.score.keys(material), split_heads(values, self.heads)
+        if self.fused and query.dtype == torch.bfloat16 and torch.is_autocast_enabled("cpu"):  # no kernel is fast in it
+            query, keys, values = query.float(), keys.float(), values.float()
         seen: Tensor | None = None
         if isinstance(state, RoomyCache):
             state, columns, places = _filled(state, keys, values)
             (keys, values, _), seen = state, columns <= places
         else:
             state = keys, values = _appended(state, keys, values)
+            if self.fused and query.numel() and not (self.training and self.dropout.p):
+                scale = math.sqrt(self.heads / self.output_size)
+                one_kernel = dot_attention(split_heads(query, self.heads), keys, values, mask, scale, causal)
+                if one_kernel is not None:
+                    context, weights = one_kernel
+                    return SelfAttentionOutput(self.mix(context), weights if need_weights else None, state)
             if causal and x.size(1) > 1:
                 seen = _causal(x.size(1), keys.size(2), x.device)
         if self.fused and not need_weights:
-            if seen is None and mask is None and not (self.training and self.dropout.p):
-                one_kernel = self.score.attend(query, keys, values, None)
-                if one_kernel is not None:
-                    return SelfAttentionOutput(self.mix(one_kernel[0]), None, state)
             found = self._kernel(query, keys, values, seen, mask)
             return SelfAttentionOutput(self.mix(merge_heads(found)), None, state)
         allowed = x.new_ones(1, 1, 1, keys.size(2), dtype=torch.bool) if seen is None else seen
@@ -134,9 +140,9 @@ class MultiHead(SelfAttention):
 
     def _kernel(self, query: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None, mask: Tensor | None) -> Tensor:
         """Contexts (B, H, T, d) by torch's kernel, whose masks are True = may attend too."""
-        if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):  # whose kernel's gradient is slow in bf16
+        if torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):
-                return self._kernel(query.float(), keys.float(), values.float(), seen, mask)
+                return self._kernel(query, keys, values, seen, mask)
         queries, dropped = split_heads(query, self.heads), self.dropout.p if self.training else 0.0
         if mask is None:
             whole_pass = seen is not None and seen.dim() == 2 and queries.size(2) == keys.size(2)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from s2s.paths import cache_folder
 
-_SOURCE = Path(__file__).with_name("cpu.c")
+_SOURCES = Path(__file__).with_name("c")  # each file by itself, with what they share in a header
 _FLAGS = ("-std=c99", "-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
 _PATIENCE = 120  # seconds that compiling may take; it takes one
 _log = logging.getLogger("s2s")
@@ -68,7 +68,8 @@ def _processor() -> str:
 
 
 def _place(flags: tuple[str, ...]) -> Path:
-    told = "\n".join([_SOURCE.read_text(encoding="utf-8"), *flags, platform.machine(), _processor()])
+    sources = (path.read_text(encoding="utf-8") for path in sorted(_SOURCES.glob("*.[ch]")))
+    told = "\n".join([*sources, *flags, platform.machine(), _processor()])
     return cache_folder() / "kernels" / f"{hashlib.sha256(told.encode()).hexdigest()[:32]}.so"
 
 
@@ -109,11 +110,9 @@ def _is_ours(path: Path) -> bool:
 
 def _compile(compiler: str, flags: tuple[str, ...], made: Path) -> None:
     """Raises _BuildError. The library names no OpenMP of its own: it is to find the one that torch has loaded."""
-    linked = made.with_suffix(".o")
-    for command in (
-        [compiler, *flags, "-c", str(_SOURCE), "-o", str(linked)],
-        [compiler, "-shared", str(linked), "-o", str(made)],
-    ):
+    objects = {source: made.with_name(f"{source.stem}.o") for source in sorted(_SOURCES.glob("*.c"))}
+    commands = [[compiler, *flags, "-c", str(source), "-o", str(linked)] for source, linked in objects.items()]
+    for command in (*commands, [compiler, "-shared", *map(str, objects.values()), "-o", str(made)]):
         try:
             done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_PATIENCE)
         except (OSError, subprocess.TimeoutExpired) as error:

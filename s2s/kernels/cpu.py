@@ -15,7 +15,7 @@ from torch import Tensor
 
 from s2s.kernels.build import library
 
-_PARTS = 16  # as in cpu.c
+_PARTS = 16  # as in c/common.h
 _KINDS = {torch.float32, torch.bool, torch.int64, torch.int16}  # the last one for the bits of bfloat16
 
 
@@ -160,6 +160,49 @@ def dot_backward(
     sizes = (*_strides(keys), *_strides(values), batch, heads, steps, length, size, width)
     _run("dot_backward", given, sizes, scale)
     return d_energies, d_query.transpose(1, 2)
+
+
+def _rooms(query: Tensor, length: int, width: int) -> Tensor:
+    """What each part of the work lays its keys, values and energies out in."""
+    steps, size = query.shape[2:]
+    found = library().sequence_room  # type: ignore[union-attr]
+    found.restype, found.argtypes = ctypes.c_int64, [ctypes.c_int64] * 4
+    return query.new_empty(_PARTS, found(steps, length, size, width))
+
+
+def sequence_forward(
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float, causal: bool
+) -> tuple[Tensor, Tensor]:
+    """As `dot_forward`, for many queries. causal: the last queries are the last keys, and see none after their own."""
+    (batch, heads, steps, size), length, width = query.shape, keys.size(2), values.size(3)
+    _fit((keys, (batch, heads, length, size)), (values, (batch, heads, length, width)), (mask, (batch, length)))
+    context, weights = query.new_empty(batch, steps, heads, width), query.new_empty(batch, heads, steps, length)
+    sizes = (*_strides(query), *_strides(keys), *_strides(values), batch, heads, steps, length, size, width)
+    given = (query, keys, values, mask, context, weights, _rooms(query, length, width))
+    _run("sequence_forward", given, (*sizes, int(causal)), scale)
+    return context, weights
+
+
+def sequence_backward(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    weights: Tensor,
+    d_context: Tensor,
+    d_weights: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query (B, H, T, K), keys (B, H, S, K) and values (B, H, S, V).
+
+    d_context (B, T, H, V), weights and d_weights (B, H, T, S) are contiguous.
+    """
+    (batch, heads, steps, length), size, width = weights.shape, keys.size(3), values.size(3)
+    d_query, d_keys = query.new_empty(batch, steps, heads, size), query.new_empty(batch, length, heads, size)
+    d_values = query.new_empty(batch, length, heads, width)
+    given = (query, keys, values, weights, d_context, d_weights, d_query, d_keys, d_values)
+    sizes = (*_strides(query), *_strides(keys), *_strides(values), batch, heads, steps, length, size, width)
+    _run("sequence_backward", (*given, _rooms(query, length, width)), sizes, scale)
+    return d_query.transpose(1, 2), d_keys.transpose(1, 2), d_values.transpose(1, 2)
 
 
 def additive_forward(
