@@ -213,7 +213,8 @@ void sequence_forward(const float *query, const float *keys, const float *values
                 float *e = energies + t * wide;
                 const count seen = causal ? length - steps + t + 1 : length;
 #pragma omp simd
-                for (count s = 0; s < wide; s++) e[s] = (hidden[s] != 0.0f) | (s >= seen) ? -INFINITY : scale * e[s];
+                for (count s = 0; s < wide; s++) e[s] = hidden[s] != 0.0f ? -INFINITY : scale * e[s];
+                for (count s = seen; s < length; s++) e[s] = -INFINITY;
                 softmax(e, 0, wide);
                 memcpy(weights + (pair * steps + t) * length, e, length * sizeof *e);
             }
