@@ -140,7 +140,7 @@ class MultiHead(SelfAttention):
 
     def _kernel(self, query: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None, mask: Tensor | None) -> Tensor:
         """Contexts (B, H, T, d) by torch's kernel, whose masks are True = may attend too."""
-        if torch.is_autocast_enabled("cpu"):
+        if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):  # it would take them in bf16 again
             with torch.autocast("cpu", enabled=False):
                 return self._kernel(query, keys, values, seen, mask)
         queries, dropped = split_heads(query, self.heads), self.dropout.p if self.training else 0.0

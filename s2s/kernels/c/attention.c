@@ -75,9 +75,9 @@ static void add_scaled(float *sum, float scale, const float *given, count size)
 /* weights (batch, heads, steps, length) = softmax(scale query . keys), context (batch, steps, heads, width) = weights
  * values. mask (batch, length), or null. */
 void dot_forward(const float *query, const float *keys, const float *values, const uint8_t *mask, float *context,
-                    float *weights, count q_b, count q_h, count q_t, count k_b, count k_h, count k_s, count v_b,
-                    count v_h, count v_s, count batch, count heads, count steps, count length, count size, count width,
-                    float scale, int threads)
+                 float *weights, count q_b, count q_h, count q_t, count k_b, count k_h, count k_s, count v_b,
+                 count v_h, count v_s, count batch, count heads, count steps, count length, count size, count width,
+                 float scale, int threads)
 {
     const strides q = {q_b, q_h, q_t}, k = {k_b, k_h, k_s}, v = {v_b, v_h, v_s};
 #pragma omp parallel for num_threads(threads) if (threads > 1 && batch * heads * steps * length * size > WORTH_A_THREAD)
@@ -99,9 +99,9 @@ void dot_forward(const float *query, const float *keys, const float *values, con
 
 /* d_weights may be null. d_energies (batch, heads, steps, length): of query . keys; d_query (batch, steps, heads, size). */
 void dot_backward(const float *keys, const float *values, const uint8_t *mask, const float *weights,
-                     const float *d_context, const float *d_weights, float *d_energies, float *d_query, count k_b,
-                     count k_h, count k_s, count v_b, count v_h, count v_s, count batch, count heads, count steps,
-                     count length, count size, count width, float scale, int threads)
+                  const float *d_context, const float *d_weights, float *d_energies, float *d_query, count k_b,
+                  count k_h, count k_s, count v_b, count v_h, count v_s, count batch, count heads, count steps,
+                  count length, count size, count width, float scale, int threads)
 {
     const strides k = {k_b, k_h, k_s}, v = {v_b, v_h, v_s};
 #pragma omp parallel for num_threads(threads) if (threads > 1 && batch * heads * steps * length * size > WORTH_A_THREAD)
