@@ -6,7 +6,6 @@ decoder asks, the width of its layer's input (None in a Transformer layer). It r
 
 from __future__ import annotations
 
-import math
 from typing import Literal, NamedTuple
 
 import torch
@@ -121,8 +120,8 @@ class MultiHead(SelfAttention):
         else:
             state = keys, values = _appended(state, keys, values)
             if self.fused and query.numel() and not (self.training and self.dropout.p):
-                scale = math.sqrt(self.heads / self.output_size)
-                one_kernel = dot_attention(split_heads(query, self.heads), keys, values, mask, scale, causal)
+                queries = split_heads(query, self.heads)
+                one_kernel = dot_attention(queries, keys, values, mask, queries.size(-1) ** -0.5, causal)
                 if one_kernel is not None:
                     context, weights = one_kernel
                     return SelfAttentionOutput(self.mix(context), weights if need_weights else None, state)

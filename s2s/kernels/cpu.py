@@ -162,12 +162,17 @@ def dot_backward(
     return d_energies, d_query.transpose(1, 2)
 
 
+@functools.cache
+def _sequence_room() -> Callable[[int, int, int, int], int]:
+    found = library().sequence_room  # type: ignore[union-attr]
+    found.restype, found.argtypes = ctypes.c_int64, [ctypes.c_int64] * 4
+    return found
+
+
 def _rooms(query: Tensor, length: int, width: int) -> Tensor:
     """What each part of the work lays its keys, values and energies out in."""
     steps, size = query.shape[2:]
-    found = library().sequence_room  # type: ignore[union-attr]
-    found.restype, found.argtypes = ctypes.c_int64, [ctypes.c_int64] * 4
-    return query.new_empty(_PARTS, found(steps, length, size, width))
+    return query.new_empty(_PARTS, _sequence_room()(steps, length, size, width))
 
 
 def sequence_forward(

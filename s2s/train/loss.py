@@ -38,8 +38,8 @@ def _chunks(features: Tensor, vocabulary: int) -> Iterator[slice]:
 def _stride(vocabulary: int) -> int:
     """Numbers from one row of logits to the next: whole cache lines, and an odd number of them.
 
-    Matrix products are slower by up to a third where rows start within a line, and a little where many start in the
-    same sets of a cache.
+    Matrix products take up to a third longer where rows start within a line, and a little longer where many start in
+    the same sets of a cache.
     """
     return ((vocabulary + 15) // 16 | 1) * 16
 

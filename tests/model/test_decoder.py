@@ -43,7 +43,15 @@ def decoded(model, given, chunks=None, need_weights=True):
 
 @every
 def test_chunk_invariance_and_reordered_states(options):
-    model = tiny(**options)
+    if options.get("decoder") != "transformer":
+        check_chunks(tiny(**options), options, 1e-6)
+        return
+    check_chunks(tiny(**options), options, 3e-6)  # one query and many have kernels of their own
+    check_chunks(tiny(**options).double(), options, 1e-9)
+
+
+def check_chunks(model, options, near):
+    """One call equals any split of it, as near as that; and rows of a state go on by themselves."""
     given = batch(((3, 5), (5, 5), (1, 4)))
     with torch.no_grad():
         whole, last = decoded(model, given)
@@ -53,9 +61,9 @@ def test_chunk_invariance_and_reordered_states(options):
             for one, other in zip(parts, whole, strict=True):
                 assert (one is None) == (other is None)
                 if one is not None:
-                    torch.testing.assert_close(one, other, atol=3e-6, rtol=3e-6)
+                    torch.testing.assert_close(one, other, atol=near, rtol=near)
             for one, other in zip(flat(end), flat(last), strict=True):
-                torch.testing.assert_close(one, other, atol=3e-6, rtol=3e-6)
+                torch.testing.assert_close(one, other, atol=near, rtol=near)
         # rows taken out of the state in the middle go on as if they had been decoded alone
         memory, state = model.start(given.source, given.source_lengths)
         middle = model.decoder(given.target_in[:, :3], memory, state)
